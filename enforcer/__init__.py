@@ -1,0 +1,5 @@
+"""The authority of its node: policy sources, grants, the kernel's ruleset, inspection.
+
+Checks every grant request against its own snapshot before it touches the kernel. Never parses
+a DNS message.
+"""

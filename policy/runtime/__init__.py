@@ -1,0 +1,4 @@
+"""The one impure floor that both programs share: clock, settings, framing.
+
+Only the wiring of the two programs imports it; nothing in ``policy`` outside this package does.
+"""
