@@ -1,0 +1,52 @@
+"""Time: the monotonic clock of both programs and the reactor that lives by it.
+
+Owns the only reading of either clock. Expiry, deadlines and timeouts use ``now`` (monotonic
+seconds, meaningless across hosts and restarts); wall time is for records that people read.
+Never used by a core: they take ``now`` as an argument.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.main import installReactor
+
+
+def now() -> float:
+    """Monotonic seconds; the same clock as ``MonotonicReactor.seconds``."""
+    return time.monotonic()
+
+
+def wall_seconds() -> float:
+    """Seconds since 1970 by the host's wall clock, which may jump: for records only."""
+    return datetime.now(UTC).timestamp()
+
+
+def wall_now(before_s: float = 0.0) -> str:
+    """Wall time as RFC 3339 with milliseconds in UTC, ``before_s`` seconds ago."""
+    at = datetime.now(UTC) - timedelta(seconds=before_s)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class MonotonicReactor(EPollReactor):
+    """Twisted's epoll reactor with a clock that never jumps (its own reads wall time)."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def seconds(self) -> float:
+        """Monotonic seconds; ``callLater`` and every timeout of Twisted count by it."""
+        return time.monotonic()
+
+
+def install_reactor() -> MonotonicReactor:
+    """Make and install the process's reactor.
+
+    Call once, in the process that will run it (after a fork, before anything imports
+    ``twisted.internet.reactor``); raises ``ReactorAlreadyInstalledError`` otherwise.
+    """
+    reactor = MonotonicReactor()
+    installReactor(reactor)
+    return reactor
