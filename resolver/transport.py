@@ -1,0 +1,114 @@
+"""Sockets of the resolver: the one module that imports ``socket``.
+
+Owns the descriptors' options, the ancillary data that says which address a client aimed at, and
+the conversion between packed and textual addresses. Knows nothing of DNS. Invariant: a reply
+leaves from the address that the query was sent to.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from typing import NamedTuple
+
+Control = list[tuple[int, int, bytes]]
+"""Ancillary data in the shape of ``recvmsg`` and ``sendmsg``."""
+SockAddr = tuple[str, int] | tuple[str, int, int, int]
+Socket = socket.socket
+
+CONTROL_BYTES = 64
+"""Room for one in6_pktinfo (CMSG_SPACE is 40) and nothing much else."""
+TRUNCATED = socket.MSG_TRUNC
+
+_IP_PKTINFO = 8  # socket.IP_PKTINFO exists from Python 3.12 only
+_LINK_LOCAL = b"\xfe\x80"
+
+
+class Aim(NamedTuple):
+    """The address a datagram was sent to, packed, and the control data that replies from it."""
+
+    address: bytes
+    reply: Control
+
+
+def adopt(descriptor: int) -> Socket:
+    """Take over a descriptor as a non-blocking socket; OSError if it is none."""
+    sock = socket.socket(fileno=descriptor)
+    sock.settimeout(0)
+    return sock
+
+
+def is_datagram(sock: Socket) -> bool:
+    """Say whether it carries datagrams (UDP) rather than streams."""
+    return sock.type == socket.SOCK_DGRAM
+
+
+def same_socket(one: Socket, other: Socket) -> bool:
+    """Say whether two descriptors are one kernel socket (the same inode)."""
+    first, second = os.fstat(one.fileno()), os.fstat(other.fileno())
+    return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
+
+
+def report_aims(sock: Socket) -> None:
+    """Ask the kernel to tell with each datagram which address it was sent to."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+
+
+def aim(control: Control, sock: Socket) -> Aim:
+    """Return where a datagram was aimed; without PKTINFO, the socket's own address.
+
+    IPv4: struct in_pktinfo {ifindex, spec_dst, addr}; ``addr`` is the header's destination, and
+    the reply's source goes into ``spec_dst``. IPv6: struct in6_pktinfo {addr, ifindex} (RFC 3542,
+    6.1 and 6.2); the interface is left open unless a link-local address needs it.
+    """
+    for level, kind, data in control:
+        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO and len(data) == 12:
+            address = data[8:12]
+            return Aim(address, [(level, kind, b"\0\0\0\0" + address + b"\0\0\0\0")])
+        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO and len(data) == 20:
+            address = data[:16]
+            (interface,) = struct.unpack_from("@I", data, 16)
+            kept = interface if address.startswith(_LINK_LOCAL) else 0
+            return Aim(address, [(level, kind, address + struct.pack("@I", kept))])
+    return Aim(packed(sock.getsockname()[0]), [])
+
+
+def packed(address: str) -> bytes:
+    """Return 4 or 16 octets; a zone (``%eth0``) is left out."""
+    if ":" in address:
+        return socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
+    return socket.inet_pton(socket.AF_INET, address)
+
+
+def text(address: bytes) -> str:
+    """Return a packed address as text."""
+    return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
+
+
+def sockaddr(address: bytes, port: int) -> SockAddr:
+    """Return the address to send to."""
+    return (text(address), port)
+
+
+def open_question_socket(host: str, port: int) -> Socket:
+    """Return a fresh UDP socket, connected, on a random port; OSError if it cannot be.
+
+    The kernel takes a random free port at ``connect`` (measured: uniform over the local range),
+    and hands over datagrams of that server's address and port only (RFC 5452, 9.2).
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if "%" in host:
+            bare, _, zone = host.partition("%")
+            sock.connect((bare, port, 0, socket.if_nametoindex(zone)))
+        else:
+            sock.connect((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock

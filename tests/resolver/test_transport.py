@@ -1,0 +1,106 @@
+"""Socket options and ancillary data: a reply leaves from the address that was asked."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import select
+import socket
+import struct
+
+import pytest
+
+from resolver import transport
+
+
+def _datagram(sock):
+    assert select.select([sock], [], [], 5)[0]
+    return sock.recvmsg(4096, transport.CONTROL_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("family", "wildcard", "aimed"),
+    [(socket.AF_INET, "0.0.0.0", "127.0.0.77"), (socket.AF_INET6, "::", "::1")],
+)
+def test_a_wildcard_socket_answers_from_the_aimed_address(family, wildcard, aimed):
+    """PKTINFO tells the destination of the query, and the reply's source is that address."""
+    with (
+        socket.socket(family, socket.SOCK_DGRAM) as server,
+        socket.socket(family, socket.SOCK_DGRAM) as client,
+    ):
+        server.bind((wildcard, 0))
+        transport.report_aims(server)
+        client.connect((aimed, server.getsockname()[1]))
+        client.send(b"question")
+        data, control, _, sender = _datagram(server)
+        aim = transport.aim(control, server)
+        assert transport.text(aim.address) == aimed
+        server.sendmsg([data.upper()], aim.reply, 0, sender)
+        assert _datagram(client)[0] == b"QUESTION"
+
+
+def test_a_bound_socket_without_pktinfo_aims_at_itself():
+    """A socket bound to one address needs no ancillary data."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.9", 0))
+        assert transport.aim([], server) == (b"\x7f\0\0\x09", [])
+
+
+def test_the_interface_is_kept_for_link_local_addresses_only():
+    """in6_pktinfo names the interface where the source address alone would be ambiguous."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
+        for address, kept in (("fe80::1", 7), ("2a0e::1", 0)):
+            data = transport.packed(address) + struct.pack("@I", 7)
+            control = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, data)]
+            expected = transport.packed(address) + struct.pack("@I", kept)
+            aim = transport.aim(control, server)
+            assert aim.reply == [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, expected)]
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "2a0e::7", "fe80::1"])
+def test_packed_and_text_are_inverse(address):
+    """An address survives both conversions; a zone does not belong to it."""
+    assert transport.text(transport.packed(address)) == address
+    assert transport.packed("fe80::1%eth0") == transport.packed("fe80::1")
+
+
+def test_question_sockets_take_unpredictable_ports():
+    """Ports of 200 questions are neither sequential nor few (RFC 5452, 4.5)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        ports = []
+        for _ in range(200):
+            sock = transport.open_question_socket(*server.getsockname())
+            ports.append(sock.getsockname()[1])
+            assert not sock.getblocking()
+            sock.close()
+    assert len(set(ports)) > 180
+    assert sum(abs(one - other) < 16 for one, other in itertools.pairwise(ports)) < 10
+
+
+def test_a_question_socket_hears_its_server_only():
+    """A datagram from another address never arrives on a connected socket."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger,
+    ):
+        server.bind(("127.0.0.1", 0))
+        question = transport.open_question_socket(*server.getsockname())
+        stranger.sendto(b"forged", question.getsockname())
+        server.sendto(b"true", question.getsockname())
+        assert _datagram(question)[0] == b"true"
+        with pytest.raises(BlockingIOError):
+            question.recv(100)
+        question.close()
+
+
+def test_duplicates_of_a_descriptor_are_one_socket():
+    """A descriptor that came again over the authority link is known by its inode."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, socket.socket() as other:
+        again = transport.adopt(os.dup(one.fileno()))
+        assert transport.same_socket(one, again)
+        assert not transport.same_socket(one, other)
+        assert transport.is_datagram(again)
+        assert not transport.is_datagram(other)
+        assert not again.getblocking()
+        again.close()
