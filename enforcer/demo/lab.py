@@ -1,0 +1,106 @@
+"""The whole lab as one context manager: node, world, pods, manifests and Nameward itself.
+
+Owns what the others make, and its end. Never leaves anything behind: namespaces and programs go
+with this process, and the folder of a run that was killed is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from enforcer.demo import manifests, network, places
+from enforcer.demo.pods import Pod
+from enforcer.demo.processes import parent_of
+from enforcer.demo.spaces import Space
+from enforcer.demo.ward import Ward
+from enforcer.demo.world import World
+
+_PREFIX = "nameward-demo-"
+
+CRM_SERVER, LEDGER_SERVER, BULK_SERVER = "ms1crm7k", "ms1led9m", "ms1blk3p"
+TEMP_SERVER, NEXT_SERVER = "ms1tmp5d", "ms1nxt8w"
+CRM_DOMAINS = (places.CRM, places.SHOP, places.MANY, places.MIXED, places.SHORT, f"*.{places.FILES}")
+
+
+class Lab:
+    """A node with its pods and a world around it; made whole by ``running``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.node = Space("node")
+        self.world = World(folder / "world")
+        self.manifests = manifests.Folder(folder / "manifests")
+        self.ward = Ward(self.node, folder, self.manifests.path)
+        self.pods: dict[str, Pod] = {}
+
+    def start(self) -> None:
+        """Lay the cables, start the world, declare the namespace; the daemon is started apart."""
+        network.connect_world(self.node, self.world.space)
+        self.world.start()
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": places.NAMESPACE}}
+        self.manifests.put("namespace", namespace)
+
+    def add_pod(self, server: str, index: int, *, declared: bool = True) -> Pod:
+        """Make a pod of an MCP server at address ``index``; its manifest comes first, as a CNI's would."""
+        name = f"{server}-6c9f7d5b8-{index:05d}"
+        if declared:
+            uid = str(uuid.uuid4())
+            self.manifests.put(f"pod-{name}", manifests.pod(server, name, uid, places.pod_addresses(index)))
+        made = Pod(self.node, name, index)
+        self.pods[name] = made
+        return made
+
+    def remove_pod(self, pod: Pod) -> None:
+        """Take a pod and its manifest away."""
+        self.manifests.remove(f"pod-{pod.name}")
+        del self.pods[pod.name]
+        pod.close()
+
+    def set_domains(self, server: str, domains: Sequence[str]) -> None:
+        """Write the server's policy as Obot's provider does when somebody edits its egress domains."""
+        self.manifests.put(f"policy-{server}", manifests.obot_policy(server, domains))
+
+    def close(self) -> None:
+        """End everything, the daemon first."""
+        with contextlib.ExitStack() as ending:
+            ending.callback(self.node.close)
+            ending.callback(self.world.stop)
+            for pod in self.pods.values():
+                ending.callback(pod.close)
+            ending.callback(self.ward.stop)
+
+
+@contextlib.contextmanager
+def running(*, enforced: bool = True) -> Iterator[Lab]:
+    """Make the lab, with ``nameward node`` enforcing unless told otherwise; end all of it afterwards."""
+    remove_leftovers()
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    folder.chmod(0o755)  # the resolver's user passes through to its socket
+    try:
+        lab = Lab(folder)
+        try:
+            lab.start()
+            if enforced:
+                lab.ward.start()
+            yield lab
+        finally:
+            lab.close()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers() -> list[str]:
+    """Remove the folders of runs whose process is gone; returns their names."""
+    removed = []
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdigit() and parent_of(int(pid)) is None:
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(folder.name)
+    return removed
