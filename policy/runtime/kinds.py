@@ -214,7 +214,7 @@ def _address(text: str) -> str:
 
 def _address_and_port(text: str, port: int) -> tuple[str, int]:
     """Split ADDRESS, ADDRESS:PORT, [IPv6] or [IPv6]:PORT; ``port`` where none is written."""
-    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::([0-9]{1,9}))?", text)
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[^:\[\]]+)(?::([0-9]{1,9}))?", text)
     if match is None:
         return _address(text), port
     return _address(match[1]), port if match[2] is None else Count(1, 65535).read(match[2])
