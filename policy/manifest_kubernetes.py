@@ -1,0 +1,159 @@
+"""Pods, Namespaces, Services and EndpointSlices, as kubectl prints them.
+
+Owns the few fields of these objects that matter here; all others pass unread, because other
+programs own them. Never says which namespaces are governed. Invariant: an address that is not a
+pod's own (host network, a finished pod) is never taken for its.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from policy.manifest_findings import Place, shown
+from policy.manifest_shapes import Fields, boolean, ip_address, labels, mapping, sequence, text
+from policy.pods import Labels, Pod, Service
+
+SERVICE_OF_SLICE = "kubernetes.io/service-name"
+NAME_LABEL = "kubernetes.io/metadata.name"
+"""Every Namespace carries its own name in this label; the API server writes it."""
+
+_FINISHED = frozenset({"Succeeded", "Failed"})
+
+
+class NamespaceLabels(msgspec.Struct, frozen=True):
+    """A Namespace: its name and labels."""
+
+    name: str
+    labels: Labels
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """An EndpointSlice: addresses behind a Service of its namespace."""
+
+    namespace: str
+    service: str
+    addresses: tuple[str, ...]
+
+
+def _part(fields: Fields, name: str, place: Place) -> Fields:
+    """A sub-object that may be absent or null."""
+    return mapping(fields[name], place.at(name)) if fields.get(name) is not None else {}
+
+
+def _optional_text(fields: Fields, name: str, place: Place) -> str:
+    return (text(fields[name], place.at(name)) or "") if fields.get(name) is not None else ""
+
+
+def _labels(metadata: Fields, place: Place) -> Labels:
+    value = metadata.get("labels")
+    return (labels(value, place.at("metadata", "labels")) or {}) if value is not None else {}
+
+
+def read_pod(fields: Fields, namespace: str, name: str, place: Place) -> Pod:
+    """Read a Pod; without ``status.podIPs`` it is kept without addresses (not started yet)."""
+    metadata = _part(fields, "metadata", place)
+    spec = _part(fields, "spec", place)
+    status = _part(fields, "status", place)
+    uid = _optional_text(metadata, "uid", place.at("metadata"))
+    if not uid:
+        place.at("metadata").warning(
+            "the pod has no uid: a later pod of the same name would be taken for this one",
+            "write metadata.uid",
+        )
+        uid = f"{namespace}/{name}"
+    host_network = False
+    if spec.get("hostNetwork") is not None:
+        host_network = boolean(spec["hostNetwork"], place.at("spec", "hostNetwork")) is not False
+    addresses = _pod_addresses(status, place.at("status"))
+    if host_network:
+        place.at("spec", "hostNetwork").warning(
+            "the pod uses the node's network: no policy contains it",
+            "remove hostNetwork if it runs code nobody audited",
+        )
+    if host_network or status.get("phase") in _FINISHED:
+        addresses = ()
+    return Pod(
+        namespace=namespace,
+        name=name,
+        uid=uid,
+        addresses=addresses,
+        labels=_labels(metadata, place),
+        node=_optional_text(spec, "nodeName", place.at("spec")),
+        host_network=host_network,
+    )
+
+
+def _pod_addresses(status: Fields, place: Place) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    if status.get("podIPs") is not None:
+        here = place.at("podIPs")
+        for index, item in enumerate(sequence(status["podIPs"], here) or ()):
+            entry = mapping(item, here.at(index))
+            if "ip" in entry:
+                address = ip_address(entry["ip"], here.at(index, "ip"))
+                if address is not None:
+                    found[address] = None
+            elif isinstance(item, dict):
+                here.at(index).error("an entry without ip", "write ip: and the address")
+    if status.get("podIP"):
+        address = ip_address(status["podIP"], place.at("podIP"))
+        if address is not None:
+            found[address] = None
+    return tuple(found)
+
+
+def read_namespace(fields: Fields, name: str, place: Place) -> NamespaceLabels:
+    """Read a Namespace's labels."""
+    return NamespaceLabels(name, {**_labels(_part(fields, "metadata", place), place), NAME_LABEL: name})
+
+
+def read_service(fields: Fields, namespace: str, name: str, place: Place) -> Service:
+    """Read a Service; an empty selector is none, as in Kubernetes."""
+    spec = _part(fields, "spec", place)
+    here = place.at("spec")
+    selector = labels(spec["selector"], here.at("selector")) if spec.get("selector") is not None else None
+    addresses: dict[str, None] = {}
+    listed = spec.get("clusterIPs")
+    if listed is not None:
+        for index, item in enumerate(sequence(listed, here.at("clusterIPs")) or ()):
+            _cluster_ip(item, addresses, here.at("clusterIPs", index))
+    if "clusterIP" in spec:
+        _cluster_ip(spec["clusterIP"], addresses, here.at("clusterIP"))
+    return Service(namespace=namespace, name=name, selector=selector or None, cluster_ips=tuple(addresses))
+
+
+def _cluster_ip(value: object, addresses: dict[str, None], place: Place) -> None:
+    if value in (None, "", "None"):
+        return
+    address = ip_address(value, place)
+    if address is not None:
+        addresses[address] = None
+
+
+def read_endpoint_slice(fields: Fields, namespace: str, place: Place) -> Slice | None:
+    """Read an EndpointSlice; None if it belongs to no Service or holds names instead of addresses."""
+    service = _labels(_part(fields, "metadata", place), place).get(SERVICE_OF_SLICE)
+    if service is None:
+        place.at("metadata", "labels").warning(
+            f"the slice has no label {SERVICE_OF_SLICE}", "name its Service there"
+        )
+        return None
+    if fields.get("addressType") == "FQDN":
+        place.at("addressType").warning("a slice of names has no addresses", "nothing to do")
+        return None
+    found: dict[str, None] = {}
+    here = place.at("endpoints")
+    endpoints = fields.get("endpoints")
+    for index, item in enumerate((sequence(endpoints, here) or ()) if endpoints is not None else ()):
+        entry = mapping(item, here.at(index))
+        listed = entry.get("addresses")
+        if listed is None:
+            here.at(index).error(
+                f"an endpoint without addresses ({shown(entry)})", "write addresses: and a list"
+            )
+            continue
+        for position, value in enumerate(sequence(listed, here.at(index, "addresses")) or ()):
+            address = ip_address(value, here.at(index, "addresses", position))
+            if address is not None:
+                found[address] = None
+    return Slice(namespace, service, tuple(found))
