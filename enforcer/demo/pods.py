@@ -54,12 +54,14 @@ class Pod:
         self.stub = Stub(self.space)
         self.transfers: list[Transfer] = []
 
-    def connect(self, address: str, port: int = 443, wait_s: float = 1.0) -> Attempt:
-        """Open a TCP connection, ask which server answers, close."""
+    def connect(self, address: str, port: int = 443, wait_s: float = 1.0, source_port: int = 0) -> Attempt:
+        """Open a TCP connection, ask which server answers, close. ``source_port`` 0: any."""
         started_at = time.monotonic()
         with self.space.socket(_family(address), socket.SOCK_STREAM) as opened:
             opened.settimeout(wait_s)
             try:
+                if source_port:
+                    opened.bind(("", source_port))
                 opened.connect((address, port))
                 info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
                 resent = int(struct.unpack_from("=I", info, _TOTAL_RETRANS)[0])

@@ -14,7 +14,7 @@ from enforcer.demo.processes import run
 from enforcer.demo.spaces import Space
 
 _PACKAGE_OF = {"ip": "iproute2", "nft": "nftables", "nsd": "nsd", "setpriv": "util-linux"}
-_PROBE = "table inet probe { set s { type ipv4_addr; flags timeout; } }"
+_PROBE = "table inet probe { set s { type ipv4_addr; flags timeout; }; }"
 
 
 def missing_programs(which: Callable[[str], str | None] = shutil.which) -> list[str]:

@@ -78,6 +78,10 @@ class World:
             if arrival.local.startswith(("44.66.", "2a10:6600:"))
         ]
 
+    def told(self, text: str) -> int:
+        """Return how many datagrams and requests with exactly this text have arrived."""
+        return sum(arrival.text == text for arrival in list(self._servers.arrivals))
+
     def uploaded(self, peer: tuple[str, int]) -> int:
         """Return how many octets the client at ``peer`` (address, port) has sent into its transfer."""
         return self._servers.uploaded.get(peer, 0)

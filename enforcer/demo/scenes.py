@@ -1,0 +1,113 @@
+"""What a scene of the demo is: a stage with actors, a play, and the facts that it notes.
+
+Owns running one scene. A scene that breaks is a failed step, never a crash of the demo. Invariant:
+a step holds only if every fact in it held, and it noted at least one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from collections.abc import Callable
+
+import dns.exception
+
+from enforcer.demo import lab as labs
+from enforcer.demo import places
+from enforcer.demo.failure import LabFailureError
+from enforcer.demo.lab import Lab
+from enforcer.demo.manifests import udp_policy
+from enforcer.demo.pods import Pod
+from enforcer.demo.report import Step
+
+BROKEN = (
+    LabFailureError,
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    subprocess.SubprocessError,
+    dns.exception.DNSException,
+)
+"""What a scene may fail with when the thing under test does not answer as it should."""
+
+
+class Facts:
+    """What was seen in one scene, in order."""
+
+    def __init__(self) -> None:
+        self._seen: list[str] = []
+        self._failed = False
+
+    def check(self, holds: bool, seen: str) -> None:
+        """Note ``seen``; the step holds only if every ``holds`` is true."""
+        self._seen.append(seen if holds else f"NOT AS EXPECTED: {seen}")
+        self._failed = self._failed or not holds
+
+    @property
+    def held(self) -> bool:
+        """Say whether there are facts and all of them held."""
+        return bool(self._seen) and not self._failed
+
+    @property
+    def text(self) -> str:
+        """All facts as one line."""
+        return "; ".join(self._seen) or "nothing"
+
+
+@dataclasses.dataclass(slots=True)
+class Stage:
+    """The lab and its actors: two MCP servers, one that asks a lot, one that will go, one undeclared."""
+
+    lab: Lab
+    crm: Pod
+    ledger: Pod
+    bulk: Pod
+    temp: Pod
+    stranger: Pod
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scene:
+    """One step of the demo before it is played."""
+
+    name: str
+    invariant: str
+    tried: str
+    expected: str
+    play: Callable[[Stage, Facts], None]
+
+
+def set_stage(lab: Lab) -> Stage:
+    """Write the policies and make the pods; Nameward is not running yet."""
+    lab.set_domains(labs.CRM_SERVER, labs.CRM_DOMAINS)
+    lab.manifests.put("policy-quic", udp_policy(labs.CRM_SERVER, "platform-quic", places.CRM))
+    lab.set_domains(labs.LEDGER_SERVER, [places.LEDGER])
+    lab.set_domains(labs.BULK_SERVER, places.BULK_NAMES)
+    lab.set_domains(labs.TEMP_SERVER, [places.TEMP])
+    lab.set_domains(labs.NEXT_SERVER, [places.NEXT])
+    return Stage(
+        lab=lab,
+        crm=lab.add_pod(labs.CRM_SERVER, 10),
+        ledger=lab.add_pod(labs.LEDGER_SERVER, 11),
+        bulk=lab.add_pod(labs.BULK_SERVER, 12),
+        temp=lab.add_pod(labs.TEMP_SERVER, 13),
+        stranger=lab.add_pod("undeclared", 66, declared=False),
+    )
+
+
+def play(scene: Scene, stage: Stage) -> Step:
+    """Play one scene and say what was seen."""
+    facts = Facts()
+    try:
+        scene.play(stage, facts)
+    except BROKEN as error:
+        facts.check(holds=False, seen=f"{type(error).__name__}: {error}")
+    return Step(
+        name=scene.name,
+        invariant=scene.invariant,
+        tried=scene.tried,
+        expected=scene.expected,
+        seen=facts.text,
+        ok=facts.held,
+    )

@@ -1,0 +1,91 @@
+"""Scenes in which half of Nameward is killed, under load.
+
+Owns plays and their words. Kills only the worker of the lab's own daemon, by its process id.
+"""
+
+from __future__ import annotations
+
+import time
+
+from enforcer.demo import places
+from enforcer.demo.failure import LabFailureError
+from enforcer.demo.load import Lookups, Siege
+from enforcer.demo.processes import wait_until
+from enforcer.demo.scenes import BROKEN, Facts, Scene, Stage
+from enforcer.demo.ward import Ward
+
+_BACK_S = 10.0
+_LOAD_BEFORE, _LOAD_AFTER = 200, 400
+
+
+def _back(ward: Ward, part: str, killed: int) -> bool:
+    """Say whether a worker is running again in the killed one's place and the node enforces."""
+    try:
+        return ward.worker(part) != killed and ward.status()["enforcing"] is True
+    except BROKEN:
+        return False
+
+
+def _kill_under_load(stage: Stage, facts: Facts, part: str) -> None:
+    transfers = [
+        stage.crm.transfer(stage.crm.stub.ask(places.CRM).addresses[0]),
+        stage.ledger.transfer(stage.ledger.stub.ask(places.LEDGER).addresses[0]),
+    ]
+    lookups, siege = Lookups(stage.bulk), Siege(stage.crm)
+    lookups.start()
+    siege.start()
+    try:
+        if not wait_until(lambda: lookups.asked >= _LOAD_BEFORE, _BACK_S):
+            raise LabFailureError(f"only {lookups.asked} lookups in {_BACK_S:.0f} s")
+        granted = {row["name"] for row in stage.lab.ward.grants(stage.crm.name)}
+        killed_at = time.monotonic()
+        killed = stage.lab.ward.kill(part)
+        back = wait_until(lambda: _back(stage.lab.ward, part, killed), _BACK_S, 0.02)
+        facts.check(back, f"back after {time.monotonic() - killed_at:.2f} s")
+        after = lookups.asked + _LOAD_AFTER
+        wait_until(lambda: lookups.asked >= after, _BACK_S)
+    finally:
+        lookups.stop()
+        siege.stop()
+    facts.check(
+        lookups.lost == 0, f"{lookups.lost} of {lookups.asked} lookups lost ({lookups.repeated} sent again)"
+    )
+    facts.check(lookups.unreached == 0, f"{lookups.unreached} answers unreachable")
+    running = sum(transfer.grows() for transfer in transfers)
+    facts.check(running == 2, f"{running} of 2 transfers go on")
+    packets = stage.lab.world.counted("attacker")
+    facts.check(
+        siege.opened + siege.answered + packets == 0, f"{packets} attacker's packets in {siege.tried} tries"
+    )
+    kept = granted <= {row["name"] for row in stage.lab.ward.grants(stage.crm.name)}
+    facts.check(kept, "grants kept with their names" if kept else "grants lost their names")
+    for transfer in transfers:
+        transfer.close()
+
+
+def resolver_killed(stage: Stage, facts: Facts) -> None:
+    """The resolver dies: nothing is lost, because what it held can be asked again."""
+    _kill_under_load(stage, facts, "resolver")
+
+
+def enforcer_killed(stage: Stage, facts: Facts) -> None:
+    """The enforcer dies: the kernel keeps what it knows, and nothing opens meanwhile."""
+    _kill_under_load(stage, facts, "enforcer")
+
+
+SCENES = (
+    Scene(
+        "resolver killed",
+        "3: default deny holds when things break",
+        "kill -9 of the resolver under lookups, transfers and attacks",
+        "no lookup lost, no flow broken, nothing opens",
+        resolver_killed,
+    ),
+    Scene(
+        "enforcer killed",
+        "3: default deny holds when things break",
+        "kill -9 of the enforcer under lookups, transfers and attacks",
+        "no lookup lost, no flow broken, nothing opens, grants adopted",
+        enforcer_killed,
+    ),
+)
