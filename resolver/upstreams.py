@@ -227,7 +227,8 @@ class Forwarding:
         if stream:
             self._streamed[health.upstream, message_id] = attempt
         question.attempts.append(attempt)
-        self._wake(now + (STREAM_WAIT_S if stream else health.wait_s()), attempt)
+        wait_s = STREAM_WAIT_S if stream else health.wait_s() * 1.5 ** (len(question.attempts) - 1)
+        self._wake(now + wait_s, attempt)
         return Send(attempt)
 
     def _close(self, attempt: Attempt) -> None:
