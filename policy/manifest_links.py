@@ -15,7 +15,7 @@ from policy.manifest_groups import ANYWHERE
 from policy.manifest_kubernetes import NamespaceLabels, Slice
 from policy.manifest_objects import Entry, Value
 from policy.manifest_policies import LOST_RULE
-from policy.pods import Service
+from policy.pods import Pod, Service
 from policy.rules import Policy, Rule, Selector
 
 
@@ -125,3 +125,18 @@ def _linked(
             problems.append(("/destinationSmartGroups", missing.format(to.namespace, to.service), fix))
             return msgspec.structs.replace(rule, destinations=(ANYWHERE,), understood=False), problems
     return rule, problems
+
+
+def shared_addresses(entries: list[Entry], findings: list[Finding]) -> None:
+    """Report pods that claim an address which another pod claims: none of them is known by it."""
+    claims: dict[str, Entry] = {}
+    for entry in entries:
+        pod = entry.value
+        if not isinstance(pod, Pod):
+            continue
+        for address in pod.addresses:
+            other = claims.setdefault(address, entry)
+            if other is not entry and isinstance(other.value, Pod):
+                message = f"the pods {pod.key} and {other.value.key} both claim {address}: it is nobody's"
+                fix = "remove the manifest of the pod that is gone"
+                findings.append(_finding(entry, "/status", "error", message, fix))
