@@ -1,0 +1,379 @@
+"""The structure of our nftables tables, as text: chains, rules and empty sets.
+
+Owns what a packet meets and in which order. Pure: text in, text out; never lists pods, grants or
+addresses (those are elements, ``enforcer.elements``), so its size does not depend on them.
+Invariant: a packet of a governed pod that no element explains is dropped.
+
+The order for a packet that a governed pod sends: source check and DNS capture in raw prerouting;
+ports 53, 853 and 5353; cluster exemption; live flows; grants; static permits; refusal. What passes
+is marked with ``PASSED``, which the guard table asks for one hook later and which is cleared there,
+or, without a guard, by our own next chain.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+
+TABLE = "nameward"
+GUARD_TABLE = "nameward_guard"
+PASSED = 0x40000000
+"""Mark bit: the policy table let this packet through. Lives between two adjacent hooks only."""
+DNS_MARK = 0x53
+DNS_MARK_MASK = 0xFF
+BLOCK_SIZES = {"block": 64, "span": 4096}
+"""Aligned port blocks that a wide range is cut into, so that ranges need no interval set."""
+
+_LOOKUPS = ("", "_block", "_span", "_protocol", "_all")
+_ERROR_MARGIN = 65536
+
+
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
+    """What the structure depends on: configuration only, so that a change of pods never reloads it.
+
+    ``pod_interface_kinds`` are rtnetlink kinds (veth), ``pod_interface_names`` names or prefixes
+    ending in ``*``. ``grants`` is the limit of grants the node may hold. With ``capture`` port 53 of
+    governed and unknown pods is rewritten to ``dns_port`` and routed to local by mark.
+    """
+
+    pod_interface_kinds: tuple[str, ...] = ("veth",)
+    pod_interface_names: tuple[str, ...] = ()
+    capture: bool = True
+    cluster_traffic: Literal["exempt", "govern"] = "exempt"
+    unknown_pods: Literal["deny", "allow"] = "deny"
+    nflog_group: int = 5353
+    resolver_uid: int = 65353
+    dns_port: int = 15353
+    grants: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        """Refuse what would open the node or break out of the text (ValueError names the field)."""
+        for name in (*self.pod_interface_kinds, *self.pod_interface_names):
+            if not re.fullmatch(r"[A-Za-z0-9_.@-]{1,15}\*?", name) or name == "*":
+                raise ValueError(f"podInterfaces: {name!r} is not an interface kind, name or prefix*")
+        if not self.pod_interface_kinds and not self.pod_interface_names:
+            raise ValueError("podInterfaces: name at least one interface kind or name pattern")
+        if self.resolver_uid <= 0:
+            raise ValueError("the resolver's uid must not be root's: its output is fenced by uid")
+        if not 0 <= self.nflog_group <= 0xFFFF:
+            raise ValueError("nflogGroup: 0 to 65535")
+
+
+def structure(layout: Layout) -> str:
+    """Text that replaces ``inet nameward`` in one transaction; all its sets are empty afterwards."""
+    return _replace(TABLE, [*_sets(layout), *_prerouting(layout), *_filter(layout), *_output(layout)])
+
+
+def guard(layout: Layout) -> str:
+    """Text of the owned table that drops what the policy table has not marked.
+
+    It survives ``nft flush ruleset`` by others and goes with the socket that made it, so run it in
+    a context that stays open. Sets ``governed*``, ``ungoverned*`` and ``uplinks`` repeat those of
+    the policy table: another table's sets cannot be looked up.
+    """
+    unattributed = _from_pods(layout, "iif", "goto unmarked") if layout.unknown_pods == "deny" else []
+    check = [
+        f"meta mark & {PASSED:#x} == {PASSED:#x} meta mark set meta mark & {~PASSED & 0xFFFFFFFF:#x} accept",
+        *[f"{ip} {end} @governed{v} goto leak" for ip, v in _FAMILIES for end in ("saddr", "daddr")],
+        *unattributed,
+    ]
+    neighbours = f"icmpv6 type {{ {_NEIGHBOURS} }} accept"
+    lines = [
+        "flags owner",
+        "set uplinks { type ifname; }",
+        *[
+            f"set {name}{v} {{ type {ip_type}; }}"
+            for name in ("governed", "ungoverned")
+            for v, ip_type in _TYPES
+        ],
+        "counter guard { }",
+        *_chain(
+            "prerouting", ["type filter hook prerouting priority raw - 11; policy accept;", _clear_mark()]
+        ),
+        *_chain("leak", [_log("guard", layout, "10/second"), 'counter name "guard"', "drop"]),
+        *_chain("unmarked", [*[f"{ip} saddr @ungoverned{v} accept" for ip, v in _FAMILIES], "goto leak"]),
+        *_chain("forward", ["type filter hook forward priority filter - 4; policy accept;", *check]),
+        *_chain("input", ["type filter hook input priority filter - 4; policy accept;", neighbours, *check]),
+    ]
+    return _replace(GUARD_TABLE, lines)
+
+
+def remove() -> str:
+    """Text that takes the policy table away (uninstall); no error when it is not there."""
+    return f"table inet {TABLE}\ndelete table inet {TABLE}\n"
+
+
+_FAMILIES = (("ip", 4), ("ip6", 6))
+_TYPES = ((4, "ipv4_addr"), (6, "ipv6_addr"))
+_NEIGHBOURS = "nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit"
+_MULTICAST_MEMBERSHIP = "mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report"
+_DNS_PORTS = "{ 53, 853, 5353 }"
+
+
+def _replace(table: str, lines: list[str]) -> str:
+    body = "\n".join("  " + line for line in lines)
+    return f"table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n{body}\n}}\n"
+
+
+def _chain(name: str, rules: list[str]) -> list[str]:
+    return [f"chain {name} {{", *["  " + rule for rule in rules], "}"]
+
+
+def _log(prefix: str, layout: Layout, rate: str) -> str:
+    return f'limit rate {rate} log prefix "{prefix}" group {layout.nflog_group} snaplen 128'
+
+
+def _clear_mark() -> str:
+    return f"meta mark & {PASSED:#x} == {PASSED:#x} meta mark set meta mark & {~PASSED & 0xFFFFFFFF:#x}"
+
+
+def _from_pods(layout: Layout, side: Literal["iif", "oif"], verdict: str) -> list[str]:
+    """One rule per kind or name pattern; never an interface that carries a default route."""
+    kinds = [f'meta {side}kind "{kind}"' for kind in layout.pod_interface_kinds]
+    names = [f'{side}name "{name}"' for name in layout.pod_interface_names]
+    return [f"{match} {side}name != @uplinks {verdict}" for match in (*kinds, *names)]
+
+
+def _sets(layout: Layout) -> list[str]:
+    size = layout.grants + _ERROR_MARGIN  # expired elements count until they are collected
+    lines = ["set uplinks { type ifname; }", "set podifs { type ifname; }", "set settled { type nf_proto; }"]
+    lines.append("set talkative { type ifname; size 4096; flags dynamic,timeout; timeout 1m; }")
+    for v, ip in _TYPES:
+        pair = f"{ip} . {ip}"
+        lines += [f"set {name}{v} {{ type {ip}; }}" for name in ("governed", "ungoverned", "never")]
+        lines += [
+            f"set podsrc{v} {{ type ifname . {ip}; }}",
+            f"set cluster{v} {{ type {ip}; flags interval; }}",
+            f"set upstreams{v} {{ type {ip} . inet_proto . inet_service; }}",
+            f"set listen{v} {{ type {ip} . inet_proto . inet_service; }}",
+            f"set talkers{v} {{ type {ip}; size 65536; flags dynamic,timeout; timeout 1m; }}",
+            f"set static{v} {{ type {pair} . inet_proto . inet_service; flags interval; }}",
+            f"set static_all{v} {{ type {pair}; flags interval; }}",
+        ]
+        for suffix in _LOOKUPS:
+            key = {"_all": pair, "_protocol": f"{pair} . inet_proto"}.get(
+                suffix, f"{pair} . inet_proto . inet_service"
+            )
+            lines.append(f"set grants{suffix}{v} {{ type {key}; size {size}; flags timeout; }}")
+            lines.append(f"set live{suffix}{v} {{ type {key}; size {size}; }}")
+    return lines + [f"counter {name} {{ }}" for name in COUNTERS]
+
+
+COUNTERS = ("forged", "unknown", "port", "denied", "answer", "fence", "passed")
+"""Named counters of the policy table: packets dropped for each reason, and packets let through."""
+
+
+def _prerouting(layout: Layout) -> list[str]:
+    known = [f"iifname . {ip} saddr @podsrc{v} goto known{v}" for ip, v in _FAMILIES]
+    pods = [
+        f"{ip} saddr @{name}{v} goto forged" for ip, v in _FAMILIES for name in ("governed", "ungoverned")
+    ]
+    capture = ["udp dport 53 goto capture", "tcp dport 53 goto capture"] if layout.capture else []
+    mark = f"meta mark set meta mark & {~DNS_MARK_MASK & 0xFFFFFFFF:#x} | {DNS_MARK:#x} notrack"
+    lines = _chain(
+        "prerouting",
+        [
+            "type filter hook prerouting priority raw - 10; policy accept;",
+            'iifname "lo" accept',
+            *_from_pods(layout, "iif", "goto pod"),
+            *pods,
+        ],
+    )
+    for _, v in _FAMILIES:
+        governed = f"{'ip' if v == 4 else 'ip6'} saddr @governed{v} goto capture"
+        lines += _chain(
+            f"known{v}", [f"meta l4proto {{ tcp, udp }} th dport 53 {governed}"] if capture else ["accept"]
+        )
+    lines += _chain(
+        "pod",
+        [
+            "icmpv6 type { nd-router-advert, nd-redirect } goto forged",
+            *known,
+            f"ip6 saddr {{ ::, fe80::/10 }} icmpv6 type {{ {_NEIGHBOURS}, {_MULTICAST_MEMBERSHIP} }} accept",
+            "ip6 saddr fe80::/10 udp sport 546 udp dport 547 accept",
+            "ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept",
+            "iifname @podifs goto forged",
+            *pods,
+            *(["accept"] if layout.unknown_pods == "allow" else [*capture, "goto unknown"]),
+        ],
+    )
+    talk = "update @talkative { iifname limit rate 10/second burst 20 packets }"
+    lines += _chain(
+        "forged", ['counter name "forged"', f"{talk} {_log('forged', layout, '200/second')}", "drop"]
+    )
+    lines += _chain(
+        "unknown", ['counter name "unknown"', f"{talk} {_log('unknown', layout, '200/second')}", "drop"]
+    )
+    if layout.capture:
+        # RFC 768: checksum 0 is "none"; a rewrite that updated it would invent one.
+        lines += _chain(
+            "capture",
+            [
+                f"udp checksum 0 {mark} th dport set {layout.dns_port} accept",
+                f"meta l4proto udp {mark} udp dport set {layout.dns_port} accept",
+                f"meta l4proto tcp {mark} tcp dport set {layout.dns_port} accept",
+            ],
+        )
+    return lines
+
+
+def _key(ip: str, suffix: str) -> str:
+    """The original tuple as conntrack keeps it, in the shape of the set with this suffix."""
+    addresses = f"ct original {ip} saddr . ct original {ip} daddr"
+    if suffix == "_all":
+        return addresses
+    if suffix == "_protocol":
+        return f"{addresses} . ct original protocol"
+    mask = f" & {0x10000 - BLOCK_SIZES[suffix[1:]]:#x}" if suffix else ""
+    return f"{addresses} . ct original protocol . ct original proto-dst{mask}"
+
+
+def _lookups(ip: str, v: int, kind: Literal["grants", "live"], state: str) -> list[str]:
+    """Return to the caller if an element opens this flow. ICMP comes here as errors of a flow, too;
+    its own flows are in ``_protocol`` and ``_all`` only, where no port is compared."""
+    errors = "icmp" if v == 4 else "ipv6-icmp"
+    ported = f"{state} meta l4proto {{ tcp, udp, {errors} }}"
+    return [
+        f"{ported if s not in ('_protocol', '_all') else state} {_key(ip, s)} @{kind}{s}{v} return"
+        for s in _LOOKUPS
+    ]
+
+
+def _static(ip: str, v: int, state: str = "") -> list[str]:
+    """Interval sets, looked up last: nothing of them is ever written by a grant."""
+    ported = f"{state}meta l4proto {{ tcp, udp, {'icmp' if v == 4 else 'ipv6-icmp'} }}"
+    return [f"{ported} {_key(ip, '')} @static{v} return", f"{state}{_key(ip, '_all')} @static_all{v} return"]
+
+
+def _filter(layout: Layout) -> list[str]:
+    lines: list[str] = []
+    exempt = layout.cluster_traffic == "exempt"
+    for ip, v in _FAMILIES:
+        cluster = f"@cluster{v} ct original {ip} daddr != @never{v}"
+        ports = "meta l4proto { tcp, udp } ct original proto-dst"
+        lines += _chain(
+            f"up{v}",
+            [
+                "ct direction reply ct state established,related return",
+                f"{ports} {_DNS_PORTS} goto port",
+                f"ct status dnat meta l4proto {{ tcp, udp }} th dport {_DNS_PORTS} goto port",
+                *([f"ct original {ip} daddr {cluster} {ip} daddr != @never{v} return"] if exempt else []),
+                *_lookups(ip, v, "live", "ct status confirmed"),
+                *_lookups(ip, v, "grants", "ct state new"),
+                *_static(ip, v),
+                f"goto denied{v}",
+            ],
+        )
+        lines += _chain(
+            f"down{v}",
+            [
+                f"ct direction original ct original {ip} saddr @cluster{v} return",
+                "ct direction original ct status dnat ct state new,established,related return",
+                f"{ports} {_DNS_PORTS} goto answer",
+                *([f"ct direction reply ct original {ip} daddr {cluster} return"] if exempt else []),
+                *_lookups(ip, v, "live", "ct direction reply"),
+                *_static(ip, v, "ct direction reply "),
+                "goto answer",
+            ],
+        )
+        talk = f"update @talkers{v} {{ {ip} saddr limit rate 20/second burst 100 packets }}"
+        lines += _chain(
+            f"denied{v}",
+            ['counter name "denied"', f"{talk} {_log('denied', layout, '500/second')}", "goto refuse"],
+        )
+    lines += _chain("port", ['counter name "port"', _log("port", layout, "100/second"), "goto refuse"])
+    lines += _chain(
+        "refuse",
+        [*_UNSETTLED, "meta l4proto tcp reject with tcp reset", "reject with icmpx type admin-prohibited"],
+    )
+    lines += _chain(
+        "answer", ['counter name "answer"', *_UNSETTLED, "meta l4proto tcp reject with tcp reset", "drop"]
+    )
+    lines += _base_chains(layout)
+    return lines
+
+
+_UNSETTLED = ["ct state invalid drop", "meta nfproto != @settled drop"]
+"""A reset for a packet out of window would end the flow it pretends to be of; and while elements are
+refilled, flows must live on."""
+
+
+def _base_chains(layout: Layout) -> list[str]:
+    up = [f"{ip} saddr @governed{v} jump up{v}" for ip, v in _FAMILIES]
+    down = [f"{ip} daddr @governed{v} jump down{v}" for ip, v in _FAMILIES]
+    passed = [f"meta mark set meta mark | {PASSED:#x}", 'counter name "passed"']
+    foreign = f"meta l4proto {{ tcp, udp }} th dport {layout.dns_port} drop"
+    ours = f"meta mark & {DNS_MARK_MASK:#x} == {DNS_MARK:#x} {foreign.removesuffix(' drop')}"
+    astray = [f"{ours} drop"] if layout.capture else []
+    captured = [f"{ours} goto pass", foreign] if layout.capture else []
+    neighbours = f"icmpv6 type {{ {_NEIGHBOURS}, {_MULTICAST_MEMBERSHIP} }} goto pass"
+    listen = [f"{ip} daddr . meta l4proto . th dport @listen{v} goto pass" for ip, v in _FAMILIES]
+    lines = _chain("pass", passed)
+    lines += _chain(
+        "forward",
+        ["type filter hook forward priority filter - 5; policy accept;", *astray, *up, *down, "goto pass"],
+    )
+    lines += _chain(
+        "input",
+        [
+            "type filter hook input priority filter - 5; policy accept;",
+            *captured,
+            neighbours,
+            *listen,
+            *up,
+            "goto pass",
+        ],
+    )
+    for hook in ("forward", "input"):
+        lines += _chain(
+            f"{hook}_clear", [f"type filter hook {hook} priority filter - 3; policy accept;", _clear_mark()]
+        )
+    return lines
+
+
+def _output(layout: Layout) -> list[str]:
+    port = layout.dns_port
+    lines: list[str] = []
+    if layout.capture:
+        lines += _chain(
+            "answers",
+            [
+                "type filter hook output priority raw - 10; policy accept;",
+                f"udp sport {port} goto from_resolver",
+                f"tcp sport {port} goto from_resolver",
+            ],
+        )
+        to_pods = _from_pods(layout, "oif", "goto to_pod")
+        lines += _chain(
+            "to_pod", ["meta l4proto udp udp sport set 53 notrack accept", "tcp sport set 53 notrack accept"]
+        )
+        lines += _chain("from_resolver", [*to_pods, 'counter name "fence"', "drop"])
+    answers = _from_pods(layout, "oif", "meta l4proto { tcp, udp } th sport 53 ct state untracked accept")
+    upstreams = [
+        rule
+        for ip, v in _FAMILIES
+        for rule in (
+            f"{ip} daddr . meta l4proto . th dport @upstreams{v} accept",
+            f"meta l4proto {{ tcp, udp }} ct original {ip} daddr . ct original protocol"
+            f" . ct original proto-dst @upstreams{v} accept",
+        )
+    ]
+    refuse = [
+        _log("fence", layout, "10/second"),
+        'counter name "fence"',
+        "meta l4proto tcp reject with tcp reset",
+    ]
+    lines += _chain(
+        "resolver",
+        [
+            *upstreams,
+            *(answers if layout.capture else []),
+            "ct direction reply ct state established accept",
+            *refuse,
+            "reject with icmpx type admin-prohibited",
+        ],
+    )
+    fence = f"meta skuid {layout.resolver_uid} goto resolver"
+    return lines + _chain("output", ["type filter hook output priority filter - 5; policy accept;", fence])

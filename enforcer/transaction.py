@@ -1,0 +1,226 @@
+"""nf_tables messages, byte for byte: batches of element changes, and what dumps and events say.
+
+Pure. Owns the wire form of linux/netfilter/nf_tables.h that we use; never opens a socket.
+Invariant: the order of changes to one set is kept; all of them are in one transaction, however
+many messages it takes (one nested attribute holds at most 65,535 octets).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from enforcer.elements import COMMENT_BYTES, PREFIX_SETS, Add, Change, Element, InstalledElement, Remove
+from enforcer.netlink import (
+    NLA_NESTED,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_REQUEST,
+    Message,
+    attribute,
+    attributes,
+    message,
+    nested,
+    text,
+)
+
+NFPROTO_INET = 1
+SUBSYSTEM = 10
+NEWSETELEM, GETSETELEM, DELSETELEM, NEWTABLE, DELTABLE, NEWGEN, GETOBJ = 12, 13, 14, 0, 2, 15, 19
+_BATCH_BEGIN, _BATCH_END = 0x10, 0x11
+_ELEM_KEY, _ELEM_FLAGS, _ELEM_TIMEOUT, _ELEM_EXPIRATION, _ELEM_USERDATA, _ELEM_KEY_END = 1, 3, 4, 5, 6, 10
+_LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
+_INTERVAL_END = 1
+_NEST_BYTES = 65_000
+_ATTRIBUTE = struct.Struct("=HH")
+_PRINTABLE = bytes(c if 0x20 <= c < 0x7F and c != 0x22 else 0x3F for c in range(256))
+
+
+_Run = tuple[str, int, list[int], list[bytes]]
+"""Set, kind of message, indices of its changes, their wire form."""
+
+
+class Batch(NamedTuple):
+    """One transaction, ready to send. ``runs`` says which changes each message carries, in order."""
+
+    data: bytes
+    first_seq: int
+    runs: tuple[tuple[int, ...], ...]
+
+    @property
+    def last_seq(self) -> int:
+        """Sequence number of the message whose acknowledgement ends it."""
+        return self.first_seq + len(self.runs)
+
+
+def batch(table: str, changes: Sequence[Change], first_seq: int, *, renews: bool) -> Batch:
+    """Encode changes as one transaction. ``renews``: this kernel honours an expiration on re-adding.
+
+    Otherwise a renewal is add, delete, add: deleting alone fails if the element has just expired.
+    """
+    runs: list[_Run] = []
+    latest: dict[str, int] = {}
+    sizes: list[int] = []
+
+    def put(kind: int, index: int, name: str, encoded: bytes) -> None:
+        at = latest.get(name, -1)
+        if at < 0 or runs[at][1] != kind or sizes[at] + len(encoded) > _NEST_BYTES:
+            at = latest[name] = len(runs)
+            runs.append((name, kind, [], []))
+            sizes.append(0)
+        runs[at][2].append(index)
+        runs[at][3].append(encoded)
+        sizes[at] += len(encoded)
+
+    for index, change in enumerate(changes):
+        if isinstance(change, Remove):
+            put(DELSETELEM, index, change.set, _keys(change.set, change.key, change.key_end, b""))
+            continue
+        element = change.element
+        if isinstance(change, Add) or not renews:
+            put(NEWSETELEM, index, element.set, _element(element))
+        if not isinstance(change, Add):
+            if not renews:
+                put(DELSETELEM, index, element.set, _keys(element.set, element.key, element.key_end, b""))
+            expires_ms = (change.expires_ms or element.timeout_ms) if renews else 0
+            put(NEWSETELEM, index, element.set, _element(element, expires_ms))
+    return _frame(table, runs, first_seq)
+
+
+def _frame(table: str, runs: list[_Run], first_seq: int) -> Batch:
+    mark = struct.pack(">BBH", 0, 0, SUBSYSTEM)
+    parts = [message(_BATCH_BEGIN, NLM_F_REQUEST, first_seq, mark)]
+    for number, (name, kind, _, encoded) in enumerate(runs, 1):
+        flags = (
+            NLM_F_REQUEST
+            | (NLM_F_CREATE if kind == NEWSETELEM else 0)
+            | (NLM_F_ACK if number == len(runs) else 0)
+        )
+        body = list_header(table, name) + nested(_LIST_ELEMENTS, b"".join(encoded))
+        parts.append(message(SUBSYSTEM << 8 | kind, flags, first_seq + number, body))
+    parts.append(message(_BATCH_END, NLM_F_REQUEST, first_seq + len(runs) + 1, mark))
+    return Batch(b"".join(parts), first_seq, tuple(tuple(indices) for _, _, indices, _ in runs))
+
+
+def list_header(table: str, name: str) -> bytes:
+    """Family, table and set: what every element message begins with."""
+    return struct.pack(">BBH", NFPROTO_INET, 0, 0) + text(_LIST_TABLE, table) + text(_LIST_SET, name)
+
+
+def _element(element: Element, expires_ms: int = 0) -> bytes:
+    rest = b""
+    if element.timeout_ms:
+        rest = attribute(_ELEM_TIMEOUT, struct.pack(">Q", element.timeout_ms))
+    if expires_ms:
+        rest += attribute(_ELEM_EXPIRATION, struct.pack(">Q", expires_ms))
+    if element.comment:
+        comment = element.comment[:COMMENT_BYTES].translate(_PRINTABLE) + b"\0"
+        rest += attribute(_ELEM_USERDATA, bytes((0, len(comment))) + comment)
+    return _keys(element.set, element.key, element.key_end, rest)
+
+
+def _keys(name: str, key: bytes, key_end: bytes, rest: bytes) -> bytes:
+    """Encode one element (two for a one-field interval: its start, and what follows its end)."""
+    if not key_end:
+        return _wrap(_data(_ELEM_KEY, key) + rest)
+    if name not in PREFIX_SETS:
+        return _wrap(_data(_ELEM_KEY, key) + _data(_ELEM_KEY_END, key_end) + rest)
+    start = _wrap(_data(_ELEM_KEY, key) + rest)
+    after = int.from_bytes(key_end, "big") + 1
+    if after >> (8 * len(key)):
+        return start
+    flags = attribute(_ELEM_FLAGS, struct.pack(">I", _INTERVAL_END))
+    return start + _wrap(_data(_ELEM_KEY, after.to_bytes(len(key), "big")) + flags)
+
+
+def _data(kind: int, value: bytes) -> bytes:
+    padded = value + b"\0" * (-len(value) % 4)
+    return _ATTRIBUTE.pack(8 + len(padded), kind | NLA_NESTED) + _ATTRIBUTE.pack(4 + len(value), 1) + padded
+
+
+def _wrap(body: bytes) -> bytes:
+    return _ATTRIBUTE.pack(4 + len(body), 1 | NLA_NESTED) + body
+
+
+def refused_change(sent: Batch, seq: int, offset: int) -> int:
+    """Say which change a refusal means: the kernel's offset points at one element of one message."""
+    number = seq - sent.first_seq - 1
+    if not 0 <= number < len(sent.runs):
+        return -1
+    start = 0
+    for _ in range(number + 1):
+        start += (struct.unpack_from("=I", sent.data, start)[0] + 3) & ~3
+    length = struct.unpack_from("=I", sent.data, start)[0]
+    body = sent.data[start : start + length]
+    at, position = 16 + 4, 0
+    for kind, value in attributes(body, at):
+        if kind == _LIST_ELEMENTS:
+            at += 4
+            for _, inner in attributes(value):
+                at += 4 + len(inner)
+                if offset < at:
+                    break
+                position += 1
+            break
+        at += (4 + len(value) + 3) & ~3
+    run = sent.runs[number]
+    return run[min(position, len(run) - 1)] if offset >= 0 else run[0]
+
+
+def installed(name: str, found: Sequence[Message]) -> Iterator[InstalledElement]:
+    """Read the elements of a dump; one-field intervals are put together from their ends."""
+    raw = [_installed(body) for answer in found for body in _bodies(answer)]
+    if name not in PREFIX_SETS:
+        yield from (element for element, _ in raw)
+        return
+    start: InstalledElement | None = None
+    for element, ends in sorted(raw, key=lambda pair: (pair[0].key, not pair[1])):
+        if start is not None and ends:
+            last = (int.from_bytes(element.key, "big") - 1).to_bytes(len(element.key), "big")
+            yield start._replace(key_end=last)
+        start = None if ends else element
+    if start is not None:
+        yield start._replace(key_end=b"\xff" * len(start.key))
+
+
+def _bodies(answer: Message) -> Iterator[bytes]:
+    for kind, value in attributes(answer.payload, 4):
+        if kind == _LIST_ELEMENTS:
+            for _, body in attributes(value):
+                yield body
+
+
+def _installed(body: bytes) -> tuple[InstalledElement, bool]:
+    key = key_end = comment = b""
+    expires: int | None = None
+    ends = False
+    for kind, value in attributes(body):
+        if kind == _ELEM_KEY:
+            key = value[4 : struct.unpack_from("=H", value)[0]]
+        elif kind == _ELEM_KEY_END:
+            key_end = value[4 : struct.unpack_from("=H", value)[0]]
+        elif kind == _ELEM_EXPIRATION:
+            expires = struct.unpack(">Q", value)[0]
+        elif kind == _ELEM_USERDATA and len(value) > 2 and value[0] == 0:
+            comment = value[2 : 2 + value[1]].rstrip(b"\0")
+        elif kind == _ELEM_FLAGS:
+            ends = bool(struct.unpack(">I", value)[0] & _INTERVAL_END)
+    return InstalledElement(key, key_end, expires, comment), ends
+
+
+def counters(found: Sequence[Message]) -> dict[str, tuple[int, int]]:
+    """Read a dump of named counters: name → (packets, octets)."""
+    read: dict[str, tuple[int, int]] = {}
+    for answer in found:
+        fields = dict(attributes(answer.payload, 4))
+        data = dict(attributes(fields.get(4, b"")))
+        if 2 in fields and 1 in data and 2 in data:
+            octets, packets = struct.unpack(">Q", data[1])[0], struct.unpack(">Q", data[2])[0]
+            read[fields[2].rstrip(b"\0").decode()] = (packets, octets)
+    return read
+
+
+def counters_query(table: str) -> bytes:
+    """Ask for all named counters of a table (NFT_OBJECT_COUNTER is 1)."""
+    return struct.pack(">BBH", NFPROTO_INET, 0, 0) + text(1, table) + attribute(3, struct.pack(">I", 1))
