@@ -27,5 +27,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     cluster_traffic: Literal["exempt", "govern"] = "exempt"
     cluster_domain: str = "cluster.local"
     private_zones: tuple[str, ...] = ()
+    dns_addresses: tuple[str, ...] = ()
+    """The cluster's DNS servers and the endpoints behind them: never exempt, on any port."""
     loaded: bool = True
     """False until a source was read completely once: every lookup waits (invariant 3)."""

@@ -1,0 +1,142 @@
+"""One rule in the form that decides: patterns, addresses and ports as sets, and what it does.
+
+Owns what a rule means on its own and by its place in its policy (understood so far, the stated
+default). Never knows pods or names that ask. Invariant: what is not understood opens nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import NamedTuple
+
+from policy import ports
+from policy.addresses import AddressSet
+from policy.patterns import Pattern, PatternError, parse_pattern
+from policy.ports import PortSet
+from policy.rules import Destination, Policy, Rule
+
+
+class Effect(Enum):
+    """What a rule that matches does."""
+
+    PERMIT = "permit"
+    DENY = "deny"
+    DEFAULT = "default"
+    """A deny that states the default: decides within its policy, binds no other policy."""
+    DENY_ALWAYS = "deny always"
+    """A deny that is not understood: denies in all policies, its own earlier permits included."""
+    INERT = "inert"
+    """A permit that does not count, because it or a rule before it is not understood."""
+    CEILING_DENIED = "denied by the ceiling"
+    CEILING_ALLOWED = "allowed by the ceiling"
+    CEILING_GRANT = "granted by the ceiling"
+
+
+class CompiledRule(NamedTuple):
+    """A rule ready to decide. ``patterns`` is None for a rule without webGroups: any name, and none.
+
+    ``group`` is the number of its policy (two of one name are two), -1 for the ceiling's rules.
+    ``wide`` says that its destination is everything or the Public Internet, of a family at least.
+    """
+
+    group: int
+    policy: str
+    name: str
+    effect: Effect
+    addresses: AddressSet
+    ports: PortSet
+    patterns: tuple[Pattern, ...] | None = None
+    wide: bool = False
+    watch: bool = False
+    understood: bool = True
+
+    @property
+    def label(self) -> str:
+        """``namespace/policy/rule``, as sentences name it."""
+        return f"{self.policy}/{self.name}"
+
+    @property
+    def opens(self) -> bool:
+        """Say whether it would permit, were it alone and not watched."""
+        return self.effect in {Effect.PERMIT, Effect.INERT, Effect.CEILING_GRANT}
+
+
+Resolve = Callable[[tuple[Destination, ...], bool, bool], AddressSet]
+"""Addresses of destinations, for a permit (first flag), for a rule with webGroups (second)."""
+
+
+def is_wide(destination: Destination) -> bool:
+    """Say whether a destination is everything (of one family at least) or the Public Internet."""
+    return destination.kind in {"anywhere", "public"} or destination.cidr in {"0.0.0.0/0", "::/0"}
+
+
+def parse_all(texts: Iterable[str], place: str, problems: list[str]) -> tuple[Pattern, ...]:
+    """Parse patterns; one that is bad is left out and reported as a problem of ``place``."""
+    found = []
+    for text in texts:
+        try:
+            found.append(parse_pattern(text))
+        except PatternError as error:
+            problems.append(f"{place}: {error.message}")
+    return tuple(found)
+
+
+def compile_policy(
+    group: int, policy: Policy, resolve: Resolve, problems: list[str]
+) -> tuple[CompiledRule, ...]:
+    """Compile a policy's rules, in order; problems found on the way are appended as sentences."""
+    compiled: list[CompiledRule] = []
+    counts = True
+    named: set[tuple[str, object]] = set()
+    for rule in policy.rules:
+        place = f"{policy.key}/{rule.name}"
+        patterns: tuple[Pattern, ...] | None = None
+        understood = rule.understood
+        if rule.web_groups is not None:
+            patterns = parse_all(rule.web_groups, place, problems)
+            if rule.action == "deny" and len(patterns) < len(rule.web_groups):
+                understood = False
+        if not understood and rule.action == "deny" and (not patterns or rule.understood):
+            patterns = None  # a part that is not understood keeps its widest value
+        wide = any(map(is_wide, rule.destinations))
+        counts = counts and understood
+        stated = (rule.protocol, rule.ports)
+        compiled.append(
+            CompiledRule(
+                group=group,
+                policy=policy.key,
+                name=rule.name,
+                effect=_effect(
+                    rule, counts=counts, understood=understood, wide=wide, repeats=stated in named
+                ),
+                addresses=resolve(rule.destinations, rule.action == "permit", rule.web_groups is not None),
+                ports=_ports(rule),
+                patterns=patterns,
+                wide=wide,
+                watch=rule.watch,
+                understood=understood,
+            )
+        )
+        if rule.action == "permit" and rule.web_groups is not None and understood and not rule.watch:
+            named.add(stated)
+    return tuple(compiled)
+
+
+def _effect(rule: Rule, *, counts: bool, understood: bool, wide: bool, repeats: bool) -> Effect:
+    if rule.action == "permit":
+        return Effect.PERMIT if counts else Effect.INERT
+    if not understood:
+        return Effect.DENY_ALWAYS
+    bare = rule.protocol == "any" and rule.ports is None
+    if rule.web_groups is None and wide and (bare or repeats):
+        return Effect.DEFAULT
+    return Effect.DENY
+
+
+def _ports(rule: Rule) -> PortSet:
+    found = ports.from_rule(rule.protocol, rule.ports)
+    if rule.action == "permit" and rule.web_groups is not None and rule.ports is None:
+        # The API server prunes `ports: ["443"]`: no port is no licence for all ports.
+        return found.intersection(ports.WEB)
+    return found

@@ -1,0 +1,256 @@
+"""The immutable compiled policy of a node, and the one function that decides.
+
+Owns ``decide`` (policy.md) and the index from addresses and names to pods. Never changes after it
+was compiled, except for what it remembers. Invariant: both processes compile the same World to
+the same decisions; an address that two pods claim belongs to neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from policy import sentences
+from policy.access import NameAccess
+from policy.addresses import GuardedRanges, from_packed, to_packed, union_of
+from policy.boxes import static_boxes
+from policy.compilation import Compilation, ordered
+from policy.decision import Decision, StaticBox, Watched
+from policy.evaluation import ClassOutcome
+from policy.names import canonical_zone, is_under
+from policy.pods import Pod
+from policy.profile import Profile
+from policy.world import World
+
+_NAMES_PER_POD = 2048
+_MDNS_PORT = 5353
+
+
+class _State:
+    """One pod's profile and what it asked for: two generations of memory, the older one dropped."""
+
+    __slots__ = ("boxes", "older", "pod", "profile", "recent")
+
+    def __init__(self, pod: Pod, profile: Profile) -> None:
+        self.pod = pod
+        self.profile = profile
+        self.recent: dict[str, NameAccess] = {}
+        self.older: dict[str, NameAccess] = {}
+
+
+class Snapshot:
+    """One generation of the node's policy. Made by ``compile_snapshot``."""
+
+    __slots__ = (
+        "_cluster",
+        "_domain",
+        "_exempt",
+        "_guard",
+        "_nobody",
+        "_pods",
+        "_pods_at",
+        "_states",
+        "generation",
+        "policy_hash",
+        "problems",
+        "world",
+    )
+
+    def __init__(self, world: World) -> None:
+        problems: list[str] = []
+        policies = ordered(world.policies)
+        self.world = world
+        self.generation = world.generation
+        self.policy_hash = _policy_hash(world, [encoded for encoded, _ in policies])
+        self._guard = GuardedRanges(world.cluster_cidrs, world.node_addresses)
+        self._exempt = world.cluster_traffic == "exempt"
+        self._domain = canonical_zone(world.cluster_domain)
+        self._cluster = (
+            union_of(world.cluster_cidrs)
+            .difference(self._guard.metadata)
+            .difference(union_of(world.dns_addresses))
+        )
+        compilation = Compilation(world, [policy for _, policy in policies], self._guard, problems)
+        self._nobody = compilation.nobody
+        self._pods: dict[str, Pod] = {}
+        self._states: dict[str, _State] = {}
+        for pod in world.pods:
+            self._pods[pod.key] = pod
+            known = self._states.get(_identity(pod))
+            profile = compilation.profile_of(pod)
+            if known is not None:
+                problems.append(f"{known.pod.key} and {pod.key} have the same uid: neither may do anything")
+                profile = compilation.nobody
+            self._states[_identity(pod)] = _State(pod, profile)
+        self._pods_at = _by_address(world, problems)
+        self.problems: tuple[str, ...] = tuple(dict.fromkeys(problems))
+
+    def pod_at(self, packed: bytes) -> Pod | None:
+        """Return the pod that has the address (4 or 16 octets); None if none or several claim it."""
+        return self._pods_at.get(packed)
+
+    def pod(self, key: str) -> Pod | None:
+        """Return the pod of that ``namespace/name``."""
+        return self._pods.get(key)
+
+    def access(self, pod: Pod, name: str) -> NameAccess:
+        """Return what the pod may do with the name (in ``policy.names`` form). Remembered, bounded.
+
+        A pod that is not in this snapshot may do nothing; one that is not governed, anything.
+        """
+        state = self._states.get(pod.uid or pod.key)
+        if state is None:
+            return NameAccess(pod, self._nobody, name, self._guard)
+        found = state.recent.get(name)
+        if found is None:
+            found = state.older.get(name) or NameAccess(pod, state.profile, name, self._guard)
+            if len(state.recent) >= _NAMES_PER_POD:
+                state.older = state.recent
+                state.recent = {}
+            state.recent[name] = found
+        return found
+
+    def static_boxes(self, pod: Pod) -> tuple[StaticBox, ...]:
+        """Return what is open to the pod without DNS; nothing for pods that are not governed."""
+        state = self._states.get(pod.uid or pod.key)
+        return static_boxes(state.profile) if state is not None and pod.governed else ()
+
+    def is_cluster_address(self, packed: bytes) -> bool:
+        """Say whether an address is the cluster's, metadata and the cluster's DNS servers apart."""
+        return self._cluster.has(packed)
+
+    def is_cluster_name(self, name: str) -> bool:
+        """Say whether a name is the cluster's domain or below it."""
+        return is_under(name, self._domain)
+
+    def guard_class(self, packed: bytes) -> str | None:
+        """Return the class of a guarded address (``private-use``, ``cluster``, ``node``…), or None."""
+        return self._guard.classify(packed)
+
+    def decide(
+        self, pod: Pod, name: str | None, address: bytes | None, protocol: str, port: int | None
+    ) -> Decision:
+        """Decide a tuple: policy.md's one function.
+
+        Without ``name``: a packet to ``address``. Without ``address``: is the port permitted at
+        some address of the name? Without ``port``: is some port? ``protocol`` is tcp, udp, icmp or
+        another's name. Raises ``ValueError`` without name and address.
+        """
+        if name is None and address is None:
+            raise ValueError("a decision needs a name or an address")
+        if not pod.governed:
+            return Decision("permit", "", "", f"namespace {pod.namespace} is not governed")
+        if sentences.is_resolver_port(protocol, port):
+            return Decision("deny", "", "", sentences.resolver_port(port or 0))
+        if self._is_exempt(name, address):
+            if protocol in {"tcp", "udp"} and port == _MDNS_PORT:
+                return Decision("deny", "", "", sentences.resolver_port(_MDNS_PORT))
+            return Decision("permit", "", "", "traffic inside the cluster is exempt")
+        state = self._states.get(_identity(pod))
+        if state is None or not self.world.loaded:
+            return Decision(
+                "deny", "", "", f"{pod.key} is not known here" if state is None else "nothing was loaded yet"
+            )
+        if name is None:
+            return self._decide_packet(state, address or b"", protocol, port)
+        return self._decide_name(pod, name, address, protocol, port)
+
+    def watched(
+        self, pod: Pod, name: str | None, address: bytes, protocol: str, port: int | None
+    ) -> tuple[Watched, ...]:
+        """Return what rules with ``watch: true`` would have decided about a tuple."""
+        state = self._states.get(_identity(pod))
+        profile = self._nobody if state is None else state.profile
+        outcome = profile.nameless if name is None else profile.look_up(name)[0]
+        return tuple(
+            profile.watched(hit)
+            for hit in outcome.classes[profile.regions.number(address)].watched
+            if hit.ports.has(protocol, port)
+        )
+
+    def _is_exempt(self, name: str | None, address: bytes | None) -> bool:
+        if not self._exempt or (name is not None and not self.is_cluster_name(name)):
+            return False
+        return address is None or self.is_cluster_address(address)
+
+    def _decide_packet(self, state: _State, address: bytes, protocol: str, port: int | None) -> Decision:
+        profile = state.profile
+        found = profile.nameless.classes[profile.regions.number(address)]
+        text = from_packed(address)
+        if found.permits:
+            return _by_port(profile, (found,), text, protocol, port)
+        guarded = self._guard.classify(address)
+        why = sentences.address_refused(profile, found, state.pod, text, guarded=guarded, name=None)
+        return Decision("deny", why.policy, why.rule, why.reason)
+
+    def _decide_name(
+        self, pod: Pod, name: str, address: bytes | None, protocol: str, port: int | None
+    ) -> Decision:
+        access = self.access(pod, name)
+        if not access.resolvable:
+            return Decision("deny", access.policy, access.rule, access.reason, access.nearest)
+        if address is None:
+            return _by_port(access.profile, access.classes, name, protocol, port)
+        found = access.at(address)
+        if not found.permits:
+            return Decision("deny", found.policy, found.rule, found.reason)
+        what = f"{name} at {from_packed(address)}"
+        return _by_port(access.profile, (access.class_at(address),), what, protocol, port)
+
+
+def compile_snapshot(world: World) -> Snapshot:
+    """Compile a world; what cannot be kept is in ``problems``. ``ValueError`` only for bad settings."""
+    return Snapshot(world)
+
+
+def _by_port(
+    profile: Profile, classes: tuple[ClassOutcome, ...], what: str, protocol: str, port: int | None
+) -> Decision:
+    """Decide by port alone, at classes of addresses of which one at least has permits."""
+    permits = [permit for found in classes for permit in found.permits]
+    for permit in permits:
+        if permit.has(protocol, port):
+            label = f"{permit.policy}/{permit.rule}"
+            asked = protocol if port is None else f"{protocol}/{port}"
+            return Decision("permit", permit.policy, permit.rule, f"{label} permits {what} {asked}")
+    why = sentences.port_denied(profile, classes, protocol, port, what)
+    return Decision("deny", why.policy, why.rule, why.reason)
+
+
+def _identity(pod: Pod) -> str:
+    return pod.uid or pod.key
+
+
+def _by_address(world: World, problems: list[str]) -> dict[bytes, Pod]:
+    """Index the pods by address; those of the host's network have none of their own."""
+    found: dict[bytes, Pod] = {}
+    claimed: dict[bytes, list[Pod]] = {}
+    for pod in world.pods:
+        if pod.host_network:
+            continue
+        for address in pod.addresses:
+            packed = to_packed(address)
+            other = found.get(packed)
+            if other is not None and other is not pod:
+                claimed.setdefault(packed, [other]).append(pod)
+            found[packed] = pod
+    for packed, pods in claimed.items():
+        del found[packed]
+        claimants = ", ".join(pod.key for pod in pods)
+        problems.append(f"{from_packed(packed)} is claimed by several pods, so it is nobody's: {claimants}")
+    return found
+
+
+def _policy_hash(world: World, policies: list[bytes]) -> str:
+    settings = (
+        world.ceiling,
+        world.cluster_cidrs,
+        world.cluster_traffic,
+        world.cluster_domain,
+        world.private_zones,
+    )
+    digest = hashlib.blake2b(msgspec.json.encode(settings, order="deterministic"), digest_size=8)
+    for policy in policies:
+        digest.update(policy)
+    return digest.hexdigest()

@@ -1,0 +1,82 @@
+"""Many patterns at once: which of them match a name, at the cost of the name's length.
+
+Owns the trie over reversed labels. Never parses patterns and never decides. Invariant: a lookup
+finds the value of exactly those patterns whose ``matches(name)`` is true.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from policy.names import is_permittable
+from policy.patterns import Pattern, label_matches
+
+T = TypeVar("T")
+
+
+class _Node(Generic[T]):
+    __slots__ = ("children", "deeper", "here", "starred")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Node[T]] = {}
+        self.starred: list[tuple[str, _Node[T]]] = []
+        self.here: tuple[T, ...] = ()
+        self.deeper: tuple[T, ...] = ()
+
+
+class PatternTrie(Generic[T]):
+    """Maps patterns to values; a pattern may be added more than once, with other values."""
+
+    __slots__ = ("_root",)
+
+    def __init__(self) -> None:
+        self._root: _Node[T] = _Node()
+
+    def add(self, pattern: Pattern, value: T) -> None:
+        """Add one pattern's value."""
+        labels = pattern.labels
+        deeper = labels[0] == "*"
+        node = self._root
+        for label in reversed(labels[1:] if deeper else labels):
+            node = _step(node, label)
+        if deeper:
+            node.deeper += (value,)
+        else:
+            node.here += (value,)
+
+    def lookup(self, name: str) -> tuple[T, ...]:
+        """Return the values of all patterns that match; none for a name that is not permittable."""
+        if not is_permittable(name):
+            return ()
+        found: tuple[T, ...] = self._root.deeper
+        nodes = [self._root]
+        labels = name.split(".")
+        left = len(labels)
+        while left and nodes:
+            left -= 1
+            label = labels[left]
+            following: list[_Node[T]] = []
+            for node in nodes:
+                child = node.children.get(label)
+                if child is not None:
+                    following.append(child)
+                if node.starred:
+                    following += [next_ for wanted, next_ in node.starred if label_matches(wanted, label)]
+            if left:
+                for node in following:
+                    found += node.deeper
+            nodes = following
+        for node in nodes:
+            found += node.here
+        return found
+
+
+def _step(node: _Node[T], label: str) -> _Node[T]:
+    if "*" not in label:
+        return node.children.setdefault(label, _Node())
+    for wanted, child in node.starred:
+        if wanted == label:
+            return child
+    child = _Node()
+    node.starred.append((label, child))
+    return child
