@@ -1,16 +1,18 @@
-"""Scenes in which half of Nameward is killed, under load.
+"""Scenes in which half of Nameward is killed, or its rules are flushed, under load.
 
-Owns plays and their words. Kills only the worker of the lab's own daemon, by its process id.
+Owns plays and their words. Kills only the worker of the lab's own daemon, by its process id, and
+flushes only the lab's own node.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from enforcer.demo import places
 from enforcer.demo.failure import LabFailureError
 from enforcer.demo.load import Lookups, Siege
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import output_of, wait_until
 from enforcer.demo.scenes import BROKEN, Facts, Scene, Stage
 from enforcer.demo.ward import Ward
 
@@ -26,7 +28,8 @@ def _back(ward: Ward, part: str, killed: int) -> bool:
         return False
 
 
-def _kill_under_load(stage: Stage, facts: Facts, part: str) -> None:
+def _strike_under_load(stage: Stage, facts: Facts, strike: Callable[[], Callable[[], bool]]) -> None:
+    """Strike while a pod resolves, two transfer and one attacks; ``strike`` returns "is it back?"."""
     transfers = [
         stage.crm.transfer(stage.crm.stub.ask(places.CRM).addresses[0]),
         stage.ledger.transfer(stage.ledger.stub.ask(places.LEDGER).addresses[0]),
@@ -38,10 +41,9 @@ def _kill_under_load(stage: Stage, facts: Facts, part: str) -> None:
         if not wait_until(lambda: lookups.asked >= _LOAD_BEFORE, _BACK_S):
             raise LabFailureError(f"only {lookups.asked} lookups in {_BACK_S:.0f} s")
         granted = {row["name"] for row in stage.lab.ward.grants(stage.crm.name)}
-        killed_at = time.monotonic()
-        killed = stage.lab.ward.kill(part)
-        back = wait_until(lambda: _back(stage.lab.ward, part, killed), _BACK_S, 0.02)
-        facts.check(back, f"back after {time.monotonic() - killed_at:.2f} s")
+        struck_at = time.monotonic()
+        back = wait_until(strike(), _BACK_S, 0.02)
+        facts.check(back, f"back after {time.monotonic() - struck_at:.2f} s")
         after = lookups.asked + _LOAD_AFTER
         wait_until(lambda: lookups.asked >= after, _BACK_S)
     finally:
@@ -63,14 +65,32 @@ def _kill_under_load(stage: Stage, facts: Facts, part: str) -> None:
         transfer.close()
 
 
+def _kill(stage: Stage, part: str) -> Callable[[], bool]:
+    ward = stage.lab.ward
+    killed = ward.kill(part)
+    return lambda: _back(ward, part, killed)
+
+
 def resolver_killed(stage: Stage, facts: Facts) -> None:
     """The resolver dies: nothing is lost, because what it held can be asked again."""
-    _kill_under_load(stage, facts, "resolver")
+    _strike_under_load(stage, facts, lambda: _kill(stage, "resolver"))
 
 
 def enforcer_killed(stage: Stage, facts: Facts) -> None:
     """The enforcer dies: the kernel keeps what it knows, and nothing opens meanwhile."""
-    _kill_under_load(stage, facts, "enforcer")
+    _strike_under_load(stage, facts, lambda: _kill(stage, "enforcer"))
+
+
+def rules_flushed(stage: Stage, facts: Facts) -> None:
+    """Somebody flushes nftables: the guard holds until the rules are back, with what they held."""
+
+    def strike() -> Callable[[], bool]:
+        output_of(stage.lab.node, ["nft", "flush", "ruleset"])
+        return lambda: (
+            "table inet nameward" in output_of(stage.lab.node, ["nft", "list", "tables"]).splitlines()
+        )
+
+    _strike_under_load(stage, facts, strike)
 
 
 SCENES = (
@@ -87,5 +107,12 @@ SCENES = (
         "kill -9 of the enforcer under lookups, transfers and attacks",
         "no lookup lost, no flow broken, nothing opens, grants adopted",
         enforcer_killed,
+    ),
+    Scene(
+        "rules flushed",
+        "3: default deny holds when things break",
+        "nft flush ruleset, as a restart of nftables.service does, under lookups, transfers and attacks",
+        "rules and grants back at once, no lookup lost, no flow broken, no packet leaks",
+        rules_flushed,
     ),
 )

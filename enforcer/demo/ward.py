@@ -44,7 +44,11 @@ def configuration(folder: Path, manifests: Path) -> dict[str, Any]:
             "manifests": [str(manifests)],
             "governedNamespaces": [places.NAMESPACE],
         },
-        "dns": {"upstreams": [places.UPSTREAM4, places.UPSTREAM6], "searchDomains": []},
+        "dns": {
+            "upstreams": [places.UPSTREAM4, places.UPSTREAM6],
+            "clusterUpstreams": [places.UPSTREAM4],
+            "searchDomains": [],
+        },
         "enforcement": {
             "podInterfaces": ["veth"],
             "clusterCIDRs": list(places.CLUSTER_CIDRS),

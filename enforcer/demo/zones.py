@@ -18,7 +18,8 @@ ns IN A {upstream4}
 ns IN AAAA {upstream6}
 """
 
-ORIGINS = ("example.com", "example.net", "example.org")
+ORIGINS = ("example.com", "example.net", "example.org", "cluster.local")
+"""The last plays the cluster's own DNS, which answers the search-list expansions of pods."""
 
 
 def _head(origin: str) -> str:
@@ -64,6 +65,8 @@ def zone(origin: str) -> str:
         lines = _com()
     elif origin == "example.net":
         lines = [*_pair("drop", 60, (places.ATTACKER4, places.ATTACKER6)), '*.t 0 IN TXT "go on"']
+    elif origin == "cluster.local":
+        lines = ["kubernetes.default.svc 30 IN A 10.96.0.1"]
     else:
         lines = ["shop.edge 60 IN CNAME pool7.example.org."]
         lines += _pair("pool7", 60, places.SITE_OF[places.SHOP])

@@ -1,0 +1,65 @@
+"""``nameward demo`` as a user runs it: every step holds, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import enforcer
+from enforcer.demo import prerequisites
+from enforcer.demo.failure import CannotRunHereError
+from enforcer.demo.run import BEFORE, SCENES
+
+pytestmark = pytest.mark.kernel
+
+NAMES = [scene.name for scene in (*BEFORE, *SCENES)]
+
+
+@pytest.fixture(scope="module")
+def demo() -> dict[str, Any]:
+    """The result of one whole run, with its exit code and its time in seconds."""
+    try:
+        prerequisites.require()
+    except CannotRunHereError as error:
+        pytest.skip(str(error))
+    started_at = time.monotonic()
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from enforcer.cli import main; sys.exit(main())",
+            "demo",
+            "--json",
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env={**os.environ, "PYTHONPATH": str(Path(enforcer.__file__).parents[1])},
+    )
+    result: dict[str, Any] = json.loads(done.stdout) if done.stdout else {"steps": []}
+    return {**result, "code": done.returncode, "took_s": time.monotonic() - started_at, "said": done.stderr}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_step_holds(demo: dict[str, Any], name: str) -> None:
+    """Each step of the demo holds on the real kernel."""
+    step = next((step for step in demo["steps"] if step["name"] == name), None)
+    assert step is not None, demo["said"]
+    assert step["ok"], f"{step['seen']}\n{demo['said']}"
+
+
+def test_it_ends_well_within_a_minute_and_leaves_nothing(demo: dict[str, Any]) -> None:
+    """Exit code 0 in at most 60 s, and no folder of it remains."""
+    assert demo["ok"]
+    assert demo["code"] == 0
+    assert demo["took_s"] <= 60
+    assert not list(Path(tempfile.gettempdir()).glob("nameward-demo-*"))
