@@ -12,12 +12,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from topology import NODE, POD, run, topology
+
 HERE = Path(__file__).parent
-POD, NODE = f"nwway-pod-{os.getpid()}", f"nwway-node-{os.getpid()}"
 PAIRS, THREADS, TIMEOUT_MS = 10_000, 8, 2000
 ONE = {4: ["100.96.0.10"], 6: ["fd96::10"]}
 SEVERAL = {4: ["100.96.0.10", "100.96.0.11", "100.96.0.12"], 6: ["fd96::10", "fd96::11", "fd96::12"]}
@@ -89,46 +88,23 @@ table inet tracked {
 """
 
 
-def run(*argv: str, netns: str = "", stdin: str | None = None) -> str:
-    """Run a command (in a namespace) and return what it printed; raise with its error otherwise."""
-    command = ["ip", "netns", "exec", netns, *argv] if netns else list(argv)
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)}: {done.stderr.strip()}")
-    return done.stdout
-
-
-@contextmanager
-def topology() -> Iterator[None]:
-    """Make the two namespaces and the veth between them; remove them whatever happens."""
-    try:
-        for name in (POD, NODE):
-            run("ip", "netns", "add", name)
-            run("ip", "link", "set", "lo", "up", netns=name)
-        run("ip", "link", "add", "eth0", "netns", POD, "type", "veth", "peer", "name", "vpod", "netns", NODE)
-        for name, link, addresses in (
-            (POD, "eth0", ("10.66.0.2/24", "fd66::2/64")),
-            (NODE, "vpod", ("10.66.0.1/24", "fd66::1/64")),
-        ):
-            for address in addresses:
-                run("ip", "address", "add", address, "dev", link, *(["nodad"] if ":" in address else []), netns=name)
-            run("ip", "link", "set", link, "up", netns=name)
-        run("ip", "route", "add", "default", "via", "10.66.0.1", netns=POD)
-        run("ip", "-6", "route", "add", "default", "via", "fd66::1", netns=POD)
-        for key in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
-            run("sysctl", "-qw", f"{key}=1", netns=NODE)
-        run("nft", "-f", "-", netns=NODE, stdin=CONNTRACK_ON)
-        yield
-    finally:
-        for name in (POD, NODE):
-            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
-
-
 def route_by_mark(verb: str) -> None:
     """Add or delete the rule and the table that deliver marked packets locally, both families."""
     for family, source in (("-4", "10.66.0.0/24"), ("-6", "fd66::/64")):
         if verb == "add":
-            run("ip", family, "route", "replace", "local", "default", "dev", "lo", "table", "15353", netns=NODE)
+            run(
+                "ip",
+                family,
+                "route",
+                "replace",
+                "local",
+                "default",
+                "dev",
+                "lo",
+                "table",
+                "15353",
+                netns=NODE,
+            )
         run("ip", family, "rule", verb, "from", source, "fwmark", "0x53/0xff", "lookup", "15353", netns=NODE)
 
 
@@ -165,7 +141,15 @@ def measure_way(name: str, tools: Path) -> list[dict[str, object]]:
     run("nft", "-f", "-", netns=NODE, stdin=ruleset)
     if routed:
         route_by_mark("add")
-    argv = ["ip", "netns", "exec", NODE, str(tools / "echo_dns"), "15353", *(["transparent"] if transparent else [])]
+    argv = [
+        "ip",
+        "netns",
+        "exec",
+        NODE,
+        str(tools / "echo_dns"),
+        "15353",
+        *(["transparent"] if transparent else []),
+    ]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
@@ -196,10 +180,13 @@ def measure_way(name: str, tools: Path) -> list[dict[str, object]]:
 def main() -> int:
     """Measure all ways and print the table."""
     with tempfile.TemporaryDirectory() as folder, topology():
+        run("nft", "-f", "-", netns=NODE, stdin=CONNTRACK_ON)
         for tool in ("pairs", "echo_dns"):
             run("gcc", "-O2", "-pthread", "-o", f"{folder}/{tool}", str(HERE / f"{tool}.c"))
         rows = [row for name in WAYS for row in measure_way(name, Path(folder))]
-    print("\n| way | case | family | pairs lost | conntrack entries | CPU a query, µs |\n|---|---|---|---|---|---|")
+    print(
+        "\n| way | case | family | pairs lost | conntrack entries | CPU a query, µs |\n|---|---|---|---|---|---|"
+    )
     for row in rows:
         print("| {way} | {case} | IPv{family} | {lost} of {pairs} | {conntrack} | {cpu_us} |".format(**row))
     return 0
