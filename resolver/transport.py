@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from typing import NamedTuple
 
 Control = list[tuple[int, int, bytes]]
@@ -22,7 +21,6 @@ CONTROL_BYTES = 64
 TRUNCATED = socket.MSG_TRUNC
 
 _IP_PKTINFO = 8  # socket.IP_PKTINFO exists from Python 3.12 only
-_LINK_LOCAL = b"\xfe\x80"
 
 
 class Aim(NamedTuple):
@@ -58,23 +56,33 @@ def report_aims(sock: Socket) -> None:
         sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
 
 
+def is_wildcard(sock: Socket) -> bool:
+    """Say whether it is bound to every address (and so must be told which one to reply from)."""
+    return sock.getsockname()[0] in ("0.0.0.0", "::")
+
+
 def aim(control: Control, sock: Socket) -> Aim:
     """Return where a datagram was aimed; without PKTINFO, the socket's own address.
 
-    IPv4: struct in_pktinfo {ifindex, spec_dst, addr}; ``addr`` is the header's destination, and
-    the reply's source goes into ``spec_dst``. IPv6: struct in6_pktinfo {addr, ifindex} (RFC 3542,
-    6.1 and 6.2); the interface is left open unless a link-local address needs it.
+    IPv4: struct in_pktinfo {ifindex, spec_dst, addr}; ``addr`` is the header's destination.
+    IPv6: struct in6_pktinfo {addr, ifindex} (RFC 3542, 6.2).
     """
     for level, kind, data in control:
         if level == socket.IPPROTO_IP and kind == _IP_PKTINFO and len(data) == 12:
-            address = data[8:12]
-            return Aim(address, [(level, kind, b"\0\0\0\0" + address + b"\0\0\0\0")])
+            return Aim(data[8:12], reply_from(data[8:12]))
         if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO and len(data) == 20:
-            address = data[:16]
-            (interface,) = struct.unpack_from("@I", data, 16)
-            kept = interface if address.startswith(_LINK_LOCAL) else 0
-            return Aim(address, [(level, kind, address + struct.pack("@I", kept))])
+            return Aim(data[:16], reply_from(data[:16]))
     return Aim(packed(sock.getsockname()[0]), [])
+
+
+def reply_from(address: bytes) -> Control:
+    """Return the control data that makes ``address`` a datagram's source.
+
+    The interface is left to routing: the way in need not be the way out.
+    """
+    if len(address) == 4:
+        return [(socket.IPPROTO_IP, _IP_PKTINFO, bytes(4) + address + bytes(4))]
+    return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, address + bytes(4))]
 
 
 def packed(address: str) -> bytes:

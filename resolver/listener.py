@@ -1,0 +1,143 @@
+"""Queries and replies over UDP: the loop that every hit goes through.
+
+Owns one adopted socket of the node. Decides nothing: ``hit`` answers from ready wire or passes,
+``received`` takes everything else. Invariant: a reply goes from the address the query was aimed
+at to the address and port it came from, and one turn of the reactor takes a bounded number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from resolver import transport
+from resolver.effects import Client
+
+if TYPE_CHECKING:
+
+    class Reactor(IReactorFDSet, IReactorTime):
+        """What a listener needs of the reactor."""
+
+
+MAX_QUERY_BYTES = 4096
+DATAGRAMS_PER_TURN = 64
+"""Then the other sockets get their turn; epoll tells again what is left."""
+MAX_KNOWN = 8192
+"""Addresses remembered in their packed form; a client can aim at as many as it likes."""
+
+Hit = Callable[[bytes, bytes, float], bytes | None]
+Received = Callable[[bytes, Client, float], None]
+
+
+@implementer(IReadDescriptor)
+class UdpListener:
+    """Reads one UDP socket; ``index`` is the ``via`` of its clients.
+
+    ``hit(wire, packed source, now)`` returns the reply or None; ``received(wire, client, now)``
+    takes what is no hit. ``broken`` hears of an exception that ended the reading.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        sock: transport.Socket,
+        index: int,
+        *,
+        hit: Hit,
+        received: Received,
+        broken: Callable[[Failure], None],
+    ) -> None:
+        self._reactor = reactor
+        self._sock = sock
+        self._index = index
+        self._hit = hit
+        self._received = received
+        self._broken = broken
+        self._sources: dict[str, bytes] = {}
+        self._aims: dict[bytes, transport.Aim] = {}
+        self.unsent = 0
+        """Replies the kernel did not take (its buffer was full, or the client is gone)."""
+        self._is_wildcard = transport.is_wildcard(sock)
+        if self._is_wildcard:
+            transport.report_aims(sock)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._reactor.addReader(self)
+
+    def stop(self) -> None:
+        """Read no more; replies can still be sent."""
+        self._reactor.removeReader(self)
+
+    def close(self) -> None:
+        """Give the socket up."""
+        self.stop()
+        self._sock.close()
+
+    @property
+    def sock(self) -> transport.Socket:
+        """The adopted socket."""
+        return self._sock
+
+    def fileno(self) -> int:
+        """Twisted: the descriptor to watch."""
+        return self._sock.fileno()
+
+    def logPrefix(self) -> str:
+        """Twisted: how this reader calls itself."""
+        return "udp"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Twisted: ``doRead`` raised, which only a bug of ours does."""
+        self._broken(reason)
+
+    def doRead(self) -> None:
+        """Twisted: datagrams are waiting.
+
+        The hot path: two system calls and ``hit``, no object of ours per packet, nothing logged.
+        ``receive`` is where many datagrams a call (recvmmsg) would come in.
+        """
+        receive, send, hit = self._sock.recvmsg, self._sock.sendmsg, self._hit
+        sources, aims = self._sources, self._aims
+        now = self._reactor.seconds()
+        for _ in range(DATAGRAMS_PER_TURN):
+            try:
+                wire, control, flags, sender = receive(MAX_QUERY_BYTES, transport.CONTROL_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # an ICMP error for an earlier reply
+            source = sources.get(sender[0]) or self._source(sender[0])
+            aim = aims.get(control[0][2] if control else b"") or self._aim(control)
+            reply = hit(wire, source, now)
+            if reply is not None:
+                try:
+                    send((reply,), aim.reply, 0, sender)
+                except OSError:
+                    self.unsent += 1
+            elif not flags & transport.TRUNCATED:
+                self._received(wire, Client(source, sender[1], aim.address, "udp", self._index), now)
+
+    def reply(self, wire: bytes, client: Client) -> None:
+        """Send a reply to a client that was given to ``received``."""
+        control = transport.reply_from(client.aimed) if self._is_wildcard else []
+        try:
+            self._sock.sendmsg((wire,), control, 0, transport.sockaddr(client.source, client.port))
+        except OSError:
+            self.unsent += 1
+
+    def _source(self, text: str) -> bytes:
+        if len(self._sources) >= MAX_KNOWN:
+            self._sources.clear()
+        source = self._sources[text] = transport.packed(text)
+        return source
+
+    def _aim(self, control: transport.Control) -> transport.Aim:
+        if len(self._aims) >= MAX_KNOWN:
+            self._aims.clear()
+        aim = self._aims[control[0][2] if control else b""] = transport.aim(control, self._sock)
+        return aim

@@ -1,0 +1,258 @@
+"""Queries and replies over TCP: pipelined, out of order, bounded (RFC 7766).
+
+Owns the adopted listening sockets' connections and their number, per source and in all. Decides
+nothing about messages. Invariants: a connection that does not complete a message or take a reply
+for ``IDLE_S`` is cut, whatever trickles in; nobody's connections keep another source's out.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from resolver import transport
+from resolver.effects import Client
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress, IConsumer, ITCPTransport
+
+    class Transport(ITCPTransport, IConsumer, IPushProducer):
+        """What Twisted gives a TCP connection."""
+
+
+IDLE_S = 10.0
+MAX_QUERY_BYTES = 4096
+"""A query needs 300; parsing 64 KiB would hold everybody up."""
+MAX_CONNECTIONS = 4096
+MESSAGES_PER_TURN = 32
+MAX_UNREAD_BYTES = 256 * 1024
+"""Replies waiting for a client that reads no more; beyond them it is cut."""
+_PREFIX_BYTES = 2
+
+
+class StreamListener(Factory):
+    """All TCP connections of clients. ``received(wire, client, now)`` takes every message.
+
+    ``closed(via, now)`` tells that a connection has ended; replies to it go nowhere from then on.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        received: Callable[[bytes, Client, float], None],
+        closed: Callable[[int, float], None],
+        max_per_source: int,
+    ) -> None:
+        self.reactor = reactor
+        self.received = received
+        self.max_per_source = max_per_source
+        self._closed = closed
+        self._connections: OrderedDict[int, _Connection] = OrderedDict()  # least recently active first
+        self._per_source: dict[bytes, int] = {}
+        self._last_via = 0
+        self._sweep: IDelayedCall | None = None
+
+    @property
+    def open_count(self) -> int:
+        """Connections that are open."""
+        return len(self._connections)
+
+    def buildProtocol(self, _addr: IAddress | None) -> Protocol:
+        """Twisted: a connection was accepted."""
+        return _Connection(self)
+
+    def admit(self, connection: _Connection) -> bool:
+        """Take a connection in, unless its source has its number; the idlest makes room for it."""
+        count = self._per_source.get(connection.source, 0)
+        if count >= self.max_per_source:
+            return False
+        if len(self._connections) >= MAX_CONNECTIONS:
+            idlest = next(iter(self._connections.values()))
+            idlest.cut()
+        self._last_via += 1
+        connection.via = self._last_via
+        self._per_source[connection.source] = count + 1
+        self._connections[connection.via] = connection
+        if self._sweep is None:
+            self._sweep = self.reactor.callLater(1.0, self._cut_idle)
+        return True
+
+    def active(self, via: int) -> None:
+        """Note that a connection completed a message or took a reply."""
+        self._connections.move_to_end(via)
+
+    def gone(self, connection: _Connection) -> None:
+        """Forget a connection."""
+        if self._connections.pop(connection.via, None) is None:
+            return
+        left = self._per_source.pop(connection.source) - 1
+        if left:
+            self._per_source[connection.source] = left
+        self._closed(connection.via, self.reactor.seconds())
+
+    def reply(self, wire: bytes, client: Client) -> None:
+        """Send a reply to a client that was given to ``received``, if it is still there."""
+        connection = self._connections.get(client.via)
+        if connection is not None:
+            connection.reply(wire)
+
+    def stop_reading(self) -> None:
+        """Take no further query from anybody; replies can still be sent."""
+        for connection in self._connections.values():
+            connection.stop_reading()
+
+    def close(self) -> None:
+        """Cut every connection."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for connection in list(self._connections.values()):
+            connection.cut()
+
+    def _cut_idle(self) -> None:
+        self._sweep = None
+        idle_since = self.reactor.seconds() - IDLE_S
+        for connection in list(self._connections.values()):
+            if connection.active_at > idle_since:
+                break
+            connection.cut()
+        if self._connections:
+            self._sweep = self.reactor.callLater(1.0, self._cut_idle)
+
+
+@implementer(IPushProducer)
+class _Connection(Protocol):
+    """One client's connection."""
+
+    transport: Transport
+
+    def __init__(self, listener: StreamListener) -> None:
+        self._listener = listener
+        self.via = 0
+        self.source = b""
+        self.active_at = 0.0
+        self._client: Client | None = None
+        self._pending = b""
+        self._unread_bytes = 0
+        self._is_reading = True
+        self._is_full = False
+        self._is_stopped = False
+        self._turn: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """Twisted: accepted; the address the client aimed at is our end's."""
+        peer, own = self.transport.getPeer(), self.transport.getHost()
+        self.source = transport.packed(peer.host)
+        self.active_at = self._listener.reactor.seconds()
+        if not self._listener.admit(self):
+            self.transport.abortConnection()
+            return
+        self._client = Client(self.source, peer.port, transport.packed(own.host), "tcp", self.via)
+        self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self, True)  # noqa: FBT003 - Twisted's signature
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted: bytes came."""
+        self._pending += data
+        if self._turn is None and self._client is not None:
+            self._take_messages(self._client)
+
+    def _take_messages(self, client: Client) -> None:
+        """Take whole messages, a bounded number a turn; what is no possible query ends it."""
+        self._turn = None
+        now = self._listener.reactor.seconds()
+        at = 0
+        for _ in range(MESSAGES_PER_TURN):
+            pending = self._pending
+            if len(pending) - at < _PREFIX_BYTES:
+                break
+            length = pending[at] << 8 | pending[at + 1]
+            if not 0 < length <= MAX_QUERY_BYTES:
+                self.cut()
+                return
+            end = at + _PREFIX_BYTES + length
+            if len(pending) < end:
+                break
+            self._touch(now)
+            self._listener.received(pending[at + _PREFIX_BYTES : end], client, now)
+            if self._client is None:
+                return  # cut meanwhile
+            at = end
+        else:
+            self._turn = self._listener.reactor.callLater(0, self._next_turn)
+        self._pending = self._pending[at:]
+        self._flow()
+
+    def _next_turn(self) -> None:
+        if self._client is not None:
+            self._take_messages(self._client)
+
+    def reply(self, wire: bytes) -> None:
+        """Send a reply, length and message in one segment (RFC 7766, 8)."""
+        if self._is_full:
+            self._unread_bytes += len(wire)
+            if self._unread_bytes > MAX_UNREAD_BYTES:
+                self.cut()
+                return
+        else:
+            self._touch(self._listener.reactor.seconds())
+        self.transport.write(len(wire).to_bytes(_PREFIX_BYTES, "big") + wire)
+
+    def _touch(self, now: float) -> None:
+        self.active_at = now
+        self._listener.active(self.via)
+
+    def _flow(self) -> None:
+        """Read only while replies are taken, and while not more than a turn's messages wait."""
+        wants_more = not (self._is_full or self._is_stopped or self._turn is not None)
+        if wants_more == self._is_reading:
+            return
+        self._is_reading = wants_more
+        if wants_more:
+            self.transport.resumeProducing()
+        else:
+            self.transport.pauseProducing()
+
+    def pauseProducing(self) -> None:
+        """Twisted: the client does not read; neither do we."""
+        self._is_full = True
+        self._unread_bytes = 0
+        self._flow()
+
+    def resumeProducing(self) -> None:
+        """Twisted: the client has read what waited."""
+        self._is_full = False
+        if self._client is not None:
+            self._flow()
+
+    def stopProducing(self) -> None:
+        """Twisted: the connection is going; ``connectionLost`` follows."""
+
+    def stop_reading(self) -> None:
+        """Take no further query."""
+        self._is_stopped = True
+        self._flow()
+
+    def cut(self) -> None:
+        """End it at once, unread replies and all."""
+        self._end()
+        self.transport.abortConnection()
+
+    def _end(self) -> None:
+        self._client = None
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        self._listener.gone(self)
+
+    def connectionLost(self, _reason: Failure = connectionDone) -> None:
+        """Twisted: the connection has ended."""
+        self._end()
