@@ -28,7 +28,6 @@ from enforcer.notify import Notifier, Readiness
 from enforcer.workers import LONG_LIFE_S, Given, Worker, pause_s, start
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
-_DRAIN_S = 5.0
 _LOCK_WAIT_S = 10.0
 
 
@@ -43,6 +42,8 @@ class Node(NamedTuple):
     config_path: str
     runtime_dir: str
     json_log: bool = True
+    drain_s: float = 5.0
+    """How long a worker may take to end before it is killed."""
 
 
 class _Seat:
@@ -114,11 +115,11 @@ class Supervisor:
             if not seat.pid:
                 continue
             if seat.kill_at is None:
-                seat.kill_at = now + _DRAIN_S
+                seat.kill_at = now + self._node.drain_s
                 os.kill(seat.pid, signal.SIGTERM)
             elif now >= seat.kill_at:
-                seat.kill_at = now + _DRAIN_S
-                self._say("process.killed", seat.worker, f"did not end within {_DRAIN_S:g} s")
+                seat.kill_at = now + self._node.drain_s
+                self._say("process.killed", seat.worker, f"did not end within {self._node.drain_s:g} s")
                 os.kill(seat.pid, signal.SIGKILL)
             return False
         return True

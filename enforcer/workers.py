@@ -130,8 +130,10 @@ def _end_with_supervisor(life_line: int, parent: int) -> None:
     PR_SET_PDEATHSIG would not do: the kernel clears it when a process drops its privileges
     (prctl(2)), which is the resolver's first act.
     """
-    fcntl.fcntl(life_line, fcntl.F_SETSIG, signal.SIGTERM)
-    fcntl.fcntl(life_line, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(life_line, fcntl.F_SETFL, fcntl.fcntl(life_line, fcntl.F_GETFL) | os.O_ASYNC)
+    own = os.open(f"/proc/self/fd/{life_line}", os.O_RDONLY | os.O_CLOEXEC)  # the owner is per open file
+    os.close(life_line)
+    fcntl.fcntl(own, fcntl.F_SETSIG, signal.SIGTERM)
+    fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(own, fcntl.F_SETFL, os.O_ASYNC)
     if os.getppid() != parent:
         raise SystemExit(1)
