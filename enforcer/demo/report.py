@@ -47,9 +47,9 @@ def print_table(console: Console, steps: list[Step], took_s: float) -> None:
     """Print the table of all steps and one sentence."""
     table = Table(show_lines=True, expand=True)
     table.add_column("step", style="bold", ratio=3)
-    table.add_column("tried", ratio=5)
+    table.add_column("tried", ratio=5, overflow="fold")
     table.add_column("expected", ratio=4)
-    table.add_column("seen", ratio=6)
+    table.add_column("seen", ratio=6, overflow="fold")
     table.add_column("", no_wrap=True)
     for step in steps:
         mark = "[green]held[/]" if step.ok else "[bold red]FAILED[/]"

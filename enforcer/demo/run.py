@@ -64,10 +64,12 @@ def _play_all(lab: Lab, console: Console, *, quiet: bool) -> list[Step]:
     for scene in (*BEFORE, *SCENES):
         steps.append(_shown(scene, stage, console, quiet=quiet))
         if scene in BEFORE and not steps[-1].ok:
-            console.print(lab.ward.tail(), highlight=False, markup=False)
-            break
+            break  # nothing that follows would mean anything
     if not quiet:
         print_table(console, steps, time.monotonic() - started_at)
+    if not all(step.ok for step in steps):
+        console.print("The end of the daemon's log:")
+        console.print(lab.ward.tail(), highlight=False, markup=False, soft_wrap=True)
     return steps
 
 

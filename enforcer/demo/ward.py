@@ -74,14 +74,15 @@ class Ward:
     def start(self) -> float:
         """Start it and wait until it says that it enforces; returns the seconds that took.
 
-        Raises LabFailureError with the end of its log when it does not.
+        Raises LabFailureError when it does not; ``tail`` shows why.
         """
         started_at = time.monotonic()
         argv = [sys.executable, "-c", _MAIN, "node", "--config", str(self.config)]
         self._process = start(self._space, argv, self.log, self._env)
         waited = self.command("status", "--wait", f"{_READY_S}s")
         if waited.returncode != 0:
-            raise LabFailureError(f"nameward node does not enforce: {waited.stderr.strip()}\n{self.tail()}")
+            said = (waited.stderr or waited.stdout).strip().splitlines() or ["no reason given"]
+            raise LabFailureError(f"nameward node does not enforce: {said[-1]}")
         return time.monotonic() - started_at
 
     def tail(self, lines: int = 15) -> str:
