@@ -1,0 +1,299 @@
+"""The resolver's core: messages, answers and time in, effects out.
+
+Owns the order of a query's life: who asks, what may be asked, the cache, the upstreams, the hold.
+Never touches a socket, a clock or a log. Invariant: any bytes from a client give a reply or
+silence, any bytes from an upstream give effects; one deadline from receipt bounds every exchange.
+"""
+
+from __future__ import annotations
+
+from policy.authority import GrantAnswered
+from policy.snapshot import Snapshot
+from resolver.answers import Answer
+from resolver.cache import Cached
+from resolver.core_settings import CoreSettings
+from resolver.effects import AskGrants, AskUpstream, Client, Effect, Record, Reply
+from resolver.exchange import NOT_READY, PROHIBITED, Exchange, Stage, exchange_key
+from resolver.filtering import Filtered, filter_answer
+from resolver.flights import Flights, record
+from resolver.hits import Hits
+from resolver.holds import Holds
+from resolver.limits import Meters
+from resolver.lookups import NO_REACHABLE_AUTHORITY, Lookups
+from resolver.messages import ANY, IN, NOERROR, NXDOMAIN, REFUSED, Query, parse_query
+from resolver.replies import EMPTY, Body, Ede, negative, write_error, write_reply
+from resolver.tallies import Report, Tallies
+from resolver.verdicts import NOT_SUPPORTED, Decisions, Verdict
+
+__all__ = [
+    "AskGrants", "AskUpstream", "Client", "Core", "CoreSettings", "Effect", "Record", "Reply", "Report",
+]  # fmt: skip
+
+_HINFO = Body(rtype=13, records=(b"\x07RFC8482\x00",))
+_META_TYPES = range(249, ANY)
+"""TKEY, TSIG, IXFR, AXFR, MAILB, MAILA: never forwarded."""
+
+
+class Core:
+    """One node's resolver without its I/O. Instants are monotonic seconds."""
+
+    def __init__(self, settings: CoreSettings) -> None:
+        self._settings = settings
+        self._decisions: Decisions | None = None
+        self._meters = Meters()
+        self._tallies = Tallies()
+        self._flights = Flights(self._tallies, settings.queries_in_flight)
+        self._hits = Hits(settings.max_ttl_s)
+        self._holds = Holds(settings, self._flights, self._hits)
+        self._lookups: Lookups[Exchange] = Lookups(settings, self._flights.schedule)
+        self.hit = self._hits.hit
+        """(wire, source, now) → the prepared reply to this very UDP query, or None: ``query_received``."""
+
+    def query_received(self, wire: bytes, client: Client, now: float) -> list[Effect]:
+        """Take a client's message; ``wire`` is without TCP's length prefix."""
+        out: list[Effect] = []
+        query = parse_query(wire)
+        if query is None or exchange_key(wire, client) in self._flights:
+            return out  # a retransmission joins its first asker and counts once
+        if query.rcode != NOERROR or query.qclass != IN or query.qtype in _META_TYPES:
+            out.append(Reply(client, self._protocol_error(query, client)))
+            return out
+        pod = self._decisions.snapshot.pod_at(client.source) if self._decisions else None
+        meter = self._meters.of(pod.uid if pod is not None else client.source)
+        exchange = Exchange(query, wire, client, meter, now)
+        exchange.pod = pod
+        if not meter.take(now, self._settings.queries_per_second):
+            self._flights.refuse(exchange, "rate limit", now, out)
+            return out
+        self._begin(exchange, now, out)
+        return out
+
+    def upstream_answered(self, ident: int, wire: bytes, now: float) -> list[Effect]:
+        """Take the message that answers an AskUpstream: id and question match, the rest is hostile."""
+        out: list[Effect] = []
+        waiters, cached = self._lookups.answered(ident, wire, now)
+        self._looked_up(waiters, cached, now, out)
+        return out
+
+    def upstream_failed(self, ident: int, ede: int, now: float) -> list[Effect]:
+        """Take the news that no upstream answered (22), or none could be spoken to (23)."""
+        out: list[Effect] = []
+        waiters, cached = self._lookups.failed(ident, ede, now)
+        self._looked_up(waiters, cached, now, out)
+        return out
+
+    def grants_answered(self, message: GrantAnswered, now: float) -> list[Effect]:
+        """Take the authority's answer to an AskGrants."""
+        out: list[Effect] = []
+        self._holds.answered(message, now, out)
+        return out
+
+    def snapshot_published(self, snapshot: Snapshot, now: float) -> list[Effect]:
+        """Decide by another snapshot from now on, and again whatever is under way."""
+        out: list[Effect] = []
+        if not snapshot.world.loaded:
+            return out
+        self._apply(Decisions(self._settings, snapshot), now, out)
+        self._meters.keep({pod.uid for pod in snapshot.world.pods})
+        return out
+
+    def settings_changed(self, settings: CoreSettings, now: float) -> list[Effect]:
+        """Go on with other settings; the cache's capacity stays as it was at the start."""
+        out: list[Effect] = []
+        self._settings = settings
+        self._hits.max_ttl_s = settings.max_ttl_s
+        self._flights.per_pod = settings.queries_in_flight
+        self._holds.settings = self._lookups.settings = settings
+        if self._decisions is not None:
+            self._apply(Decisions(settings, self._decisions.snapshot), now, out)
+        return out
+
+    def authority_lost(self, now: float) -> list[Effect]:  # noqa: ARG002  every input has its instant
+        """Note that the enforcer is away: what needs grants is held."""
+        self._holds.lose_authority()
+        return []
+
+    def authority_back(self, now: float) -> list[Effect]:
+        """Ask the enforcer again for all that is on hold."""
+        out: list[Effect] = []
+        self._holds.regain_authority(now, out)
+        return out
+
+    def connection_closed(self, via: int, now: float) -> None:  # noqa: ARG002  as above
+        """Discard what a TCP connection had under way."""
+        for exchange in self._flights.of_connection(via):
+            self._discard(exchange)
+
+    def next_deadline(self) -> float | None:
+        """The instant at which ``deadline_passed`` is to be called; it may become earlier with any call."""
+        return self._flights.next_deadline()
+
+    def deadline_passed(self, now: float) -> list[Effect]:
+        """End whatever has waited long enough."""
+        out: list[Effect] = []
+        while (due := self._flights.take_due(now)) is not None:
+            if isinstance(due, int):
+                waiters, cached = self._lookups.failed(due, NO_REACHABLE_AUTHORITY, now)
+                self._looked_up(waiters, cached, now, out)
+            elif due.stage is Stage.HELD:
+                self._holds.time_out(due, now, out)
+            else:
+                ede = NOT_READY if due.stage is Stage.UNKNOWN else Ede(NO_REACHABLE_AUTHORITY)
+                self._flights.fail(due, ede, "failed", now, out)
+        return out
+
+    def drain(self) -> Report:
+        """Return what was counted since the last call."""
+        return self._tallies.drain(len(self._lookups.cache))
+
+    @property
+    def in_flight(self) -> int:
+        """Exchanges under way."""
+        return len(self._flights)
+
+    def _protocol_error(self, query: Query, client: Client) -> bytes:
+        """Malformed or unsupported messages are answered alike whoever asks (RFC 8906)."""
+        self._tallies.of("error", query.qtype, client.transport)[0] += 1
+        rcode = query.rcode or REFUSED
+        return write_error(query, rcode, NOT_SUPPORTED if rcode == REFUSED else None)
+
+    def _apply(self, decisions: Decisions, now: float, out: list[Effect]) -> None:
+        self._decisions = self._holds.decisions = decisions
+        self._hits.clear()
+        self._holds.clear()
+        for exchange in self._flights.all():
+            self._decide_again(exchange, decisions, now, out)
+
+    def _begin(self, exchange: Exchange, now: float, out: list[Effect]) -> None:
+        decisions = self._decisions
+        asker, pod = ("unknown", None) if decisions is None else decisions.asker(exchange.client.source)
+        exchange.pod = pod
+        query = exchange.query
+        if decisions is None or asker == "unknown":
+            due_at = exchange.received_at + self._settings.deadline_s
+            self._flights.keep(exchange, Stage.UNKNOWN, due_at, now, out)
+        elif asker == "other":
+            self._flights.reply(exchange, write_error(query, REFUSED, PROHIBITED), "refused", now, out)
+        elif asker == "plain" or pod is None:
+            self._follow(exchange, decisions.plain(query.name, query.qtype), now, out)
+        else:
+            self._follow(exchange, decisions.decide(pod, query.name, query.qtype), now, out)
+
+    def _decide_again(self, exchange: Exchange, decisions: Decisions, now: float, out: list[Effect]) -> None:
+        """A changed generation is decided again before anything is sent; a pod that went is discarded."""
+        asker, pod = decisions.asker(exchange.client.source)
+        if exchange.stage is Stage.UNKNOWN:
+            if asker != "unknown":
+                self._begin(exchange, now, out)
+            return
+        was = exchange.pod
+        if was is not None and (pod is None or pod.uid != was.uid):
+            self._discard(exchange)
+            return
+        self._holds.forget(exchange)
+        self._begin(exchange, now, out)
+
+    def _follow(self, exchange: Exchange, verdict: Verdict, now: float, out: list[Effect]) -> None:
+        exchange.verdict = verdict
+        if verdict.kind in ("permitted", "plain"):
+            self._resolve(exchange, verdict, now, out)
+        else:
+            self._answer_here(exchange, verdict, now, out)
+
+    def _answer_here(self, exchange: Exchange, verdict: Verdict, now: float, out: list[Effect]) -> None:
+        """Reply without any upstream: blocked, search-list expansions, special names, suppressed types."""
+        query = exchange.query
+        if verdict.kind == "hinfo":
+            body = _HINFO._replace(ttl=self._settings.max_ttl_s)
+        else:
+            body = EMPTY if verdict.rcode == REFUSED else negative(query.name)
+        edes = (verdict.ede,) if verdict.ede else ()
+        if verdict.kind in ("blocked", "search"):
+            record(exchange, verdict.kind, verdict, out)
+        written = write_reply(query, verdict.rcode, body, edes, exchange.limit_bytes)
+        self._flights.reply(exchange, written.wire, verdict.kind, now, out)
+
+    def _resolve(self, exchange: Exchange, verdict: Verdict, now: float, out: list[Effect]) -> None:
+        query = exchange.query
+        key = (query.name, query.qtype, query.do)
+        state, cached = self._lookups.find(key, now)
+        owner = exchange.pod.uid if exchange.pod is not None else ""
+        if cached is not None and state == "fresh":
+            prefetch = self._lookups.prefetch(key, verdict.group, owner, cached, now)
+            if prefetch is not None:
+                out.append(prefetch)
+            self._deliver(exchange, verdict, cached, now, out)
+        elif cached is not None and state == "failed":
+            self._deliver_failure(exchange, verdict, cached, now, out)
+        elif not self._tunnels(exchange, verdict, now, out):
+            due_at = exchange.received_at + self._settings.deadline_s
+            if self._flights.keep(exchange, Stage.LOOKING, due_at, now, out):
+                begun = self._lookups.ask(key, verdict.group, owner, exchange, now)
+                if begun is not None:
+                    out.append(begun)
+
+    def _tunnels(self, exchange: Exchange, verdict: Verdict, now: float, out: list[Effect]) -> bool:
+        """Count a name that upstream will see; True if it is one too many and was answered."""
+        access = verdict.access
+        if access is None or verdict.group == "cluster" or (access.exact and not access.tunnel):
+            return False
+        domain = exchange.meter.count_name(verdict.name, now, self._settings)
+        if not domain:
+            return False
+        minutes = self._settings.distinct_names_period_s / 60
+        text = f"more than {self._settings.distinct_names} names of {domain} in {minutes:g} min"
+        over = verdict._replace(kind="blocked", rcode=NXDOMAIN, ede=Ede(15, text), reason=text)
+        if self._settings.tunnel_action == "record":
+            record(exchange, "limit", over, out)
+            return False
+        self._answer_here(exchange, over, now, out)
+        return True
+
+    def _looked_up(
+        self, waiters: list[Exchange], cached: Cached | None, now: float, out: list[Effect]
+    ) -> None:
+        """Hand the outcome to all who wait for it."""
+        for exchange in waiters:
+            verdict = exchange.verdict
+            if exchange.stage is not Stage.LOOKING or verdict is None or cached is None:
+                continue
+            if cached.is_fresh(now):
+                self._deliver(exchange, verdict, cached, now, out)
+            else:
+                self._deliver_failure(exchange, verdict, cached, now, out)
+
+    def _deliver_failure(
+        self, exchange: Exchange, verdict: Verdict, cached: Cached, now: float, out: list[Effect]
+    ) -> None:
+        """Upstream failed: a stale answer, filtered and granted afresh, or SERVFAIL."""
+        if cached.is_usable_stale(now):
+            self._deliver(exchange, verdict, cached, now, out)
+        else:
+            self._flights.fail(exchange, Ede(cached.ede), "failed", now, out)
+
+    def _deliver(
+        self, exchange: Exchange, verdict: Verdict, cached: Cached, now: float, out: list[Effect]
+    ) -> None:
+        """Filter an answer for its asker, and reply once its addresses are open."""
+        answer, pod, decisions = cached.answer, exchange.pod, self._decisions
+        if answer is None or decisions is None:
+            return
+        if verdict.kind == "plain" or pod is None:
+            filtered = Filtered(verdict, answer.records)
+        else:
+            filtered = filter_answer(answer, verdict, decisions, pod, exchange.query.name)
+        if filtered.verdict.kind not in ("permitted", "plain"):
+            self._answer_here(exchange, filtered.verdict, now, out)
+            return
+        if _is_expansion(answer, filtered.verdict):
+            record(exchange, "search", filtered.verdict, out)
+        self._holds.deliver(exchange, cached, filtered, now, out)
+
+    def _discard(self, exchange: Exchange) -> None:
+        self._holds.forget(exchange)
+        self._flights.discard(exchange)
+
+
+def _is_expansion(answer: Answer, verdict: Verdict) -> bool:
+    """NXDOMAIN of the cluster's DNS for a cluster name is the search list's work."""
+    return answer.rcode == NXDOMAIN and verdict.cluster

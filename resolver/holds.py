@@ -1,0 +1,217 @@
+"""The hold: a reply waits until what it promises is realized.
+
+Owns drafts, grants and the replies that depend on them. Never resolves, never decides a name.
+Invariant (answer ⇔ permit): an address is in a reply only after the authority said, for every
+address of the pod in its family, that it is realized for at least the reply's TTL.
+"""
+
+from __future__ import annotations
+
+from policy.authority import GrantAnswered
+from policy.decision import AddressAccess
+from resolver.asking import Asking, Askings
+from resolver.cache import Cached
+from resolver.core_settings import CoreSettings
+from resolver.effects import Effect
+from resolver.exchange import (
+    GRANT_LIMIT,
+    NOT_ENFORCED,
+    STALE,
+    Draft,
+    Exchange,
+    Stage,
+    denial_text,
+    draft_reply,
+)
+from resolver.filtering import Filtered
+from resolver.flights import Flights, record
+from resolver.hits import Hit, Hits
+from resolver.realized import Realized
+from resolver.verdicts import Decisions
+
+LIMIT_REASON = "more grants than limits.grantsPerPod or limits.grants"
+
+
+class Holds:
+    """Sends replies, after their grants where they need some."""
+
+    def __init__(self, settings: CoreSettings, flights: Flights, hits: Hits) -> None:
+        self.settings = settings
+        self.decisions: Decisions | None = None
+        self._has_authority = True
+        self._flights = flights
+        self._hits = hits
+        self._realized = Realized()
+        self._askings = Askings()
+        self._held: dict[Exchange, Asking] = {}
+
+    def clear(self) -> None:
+        """Forget what was realized, and every request: another snapshot holds."""
+        self._realized.clear()
+        self._askings.forget_renewals()
+
+    def deliver(
+        self, exchange: Exchange, cached: Cached, filtered: Filtered, now: float, out: list[Effect]
+    ) -> None:
+        """Reply to a filtered answer: at once if it is open for long enough, else after its grants."""
+        extra = () if cached.is_fresh(now) else (STALE,)
+        ttl_s = cached.ttl_s(now, self.settings.max_ttl_s)
+        draft = draft_reply(exchange, cached, filtered, ttl_s, extra)
+        pod = exchange.pod
+        if not draft.asked or pod is None:
+            self._send(exchange, draft, float("inf"), now, out)
+            return
+        until = self._realized.until(pod.uid, filtered.verdict.name, draft.asked)
+        if until - now >= ttl_s:
+            if until - now < ttl_s + self.settings.grace_s / 2:
+                self._renew(pod.uid, exchange, draft, now, out)
+            self._send(exchange, draft, until, now, out)
+            return
+        exchange.draft = draft
+        if exchange.stage is not Stage.HELD:
+            due_at = min(now + self.settings.hold_timeout_s, exchange.received_at + self.settings.deadline_s)
+            if not self._flights.keep(exchange, Stage.HELD, due_at, now, out):
+                return
+        self._ask(exchange, draft, now, out)
+
+    def forget(self, exchange: Exchange) -> None:
+        """Await nothing more for an exchange."""
+        asking = self._held.pop(exchange, None)
+        if asking is not None:
+            self._askings.forget(asking)
+
+    def lose_authority(self) -> None:
+        """Note that nobody answers requests."""
+        self._has_authority = False
+        self._askings.forget_renewals()
+        self._realized.end_renewals()
+
+    def regain_authority(self, now: float, out: list[Effect]) -> None:
+        """Ask again for everything on hold."""
+        self._has_authority = True
+        for exchange in self._flights.all():
+            if exchange.stage is Stage.HELD and exchange.draft is not None:
+                self._ask(exchange, exchange.draft, now, out)
+
+    def answered(self, message: GrantAnswered, now: float, out: list[Effect]) -> None:
+        """Take one answer of the authority; the last one of an exchange releases its reply."""
+        asking = self._askings.answered(message)
+        decisions = self.decisions
+        if asking is None or decisions is None:
+            return
+        exchange = asking.exchange
+        realized = asking.realized
+        if exchange is None:
+            self._realized.end_renewal(asking.uid, asking.name, asking.addresses[0])
+        elif asking.generation > decisions.snapshot.generation:
+            return  # the snapshot that decided is on its way, and decides this exchange again
+        if realized:
+            self._realized.add(asking.uid, asking.name, realized, asking.until)
+        if exchange is None:
+            return
+        del self._held[exchange]
+        draft = exchange.draft
+        if draft is None:
+            return
+        self._flights.tallies.took("nameward_hold_seconds", now - asking.asked_at)
+        if asking.refused:
+            self._reduce(exchange, draft, asking, now, out)
+        else:
+            self._release(exchange, draft, asking.until, now, out)
+
+    def time_out(self, exchange: Exchange, now: float, out: list[Effect]) -> None:
+        """Give up a hold: SERVFAIL, because nothing is answered unheld."""
+        self.forget(exchange)
+        self._flights.tallies.hold_timeouts += 1
+        self._flights.fail(exchange, NOT_ENFORCED, "failed", now, out)
+
+    def _ask(self, exchange: Exchange, draft: Draft, now: float, out: list[Effect]) -> None:
+        self.forget(exchange)
+        pod, decisions = exchange.pod, self.decisions
+        if not self._has_authority or pod is None or decisions is None:
+            return
+        asking = Asking(pod.uid, draft.filtered.verdict.name, draft.asked, exchange, now)
+        self._held[exchange] = asking
+        sources = decisions.sources(pod, exchange.query.qtype)
+        self._askings.ask(asking, sources, draft.body.ttl, decisions.snapshot.generation, out)
+
+    def _renew(self, uid: str, exchange: Exchange, draft: Draft, now: float, out: list[Effect]) -> None:
+        pod, decisions = exchange.pod, self.decisions
+        name = draft.filtered.verdict.name
+        if not self._has_authority or pod is None or decisions is None:
+            return
+        if self._realized.begin_renewal(uid, name, draft.asked[0]):
+            asking = Asking(uid, name, draft.asked, None, now)
+            sources = decisions.sources(pod, exchange.query.qtype)
+            self._askings.ask(asking, sources, draft.body.ttl, decisions.snapshot.generation, out)
+
+    def _reduce(
+        self, exchange: Exchange, draft: Draft, asking: Asking, now: float, out: list[Effect]
+    ) -> None:
+        """Some addresses were refused: leave them out; nothing left is an answer of its own."""
+        filtered = draft.filtered
+        sent = draft.body.records[: draft.kept]
+        records = tuple(record for record in sent if record not in asking.refused)
+        outcomes = set(asking.refused.values())
+        if "limit" in outcomes and exchange.meter.tells(now):
+            record(exchange, "limit", filtered.verdict._replace(reason=LIMIT_REASON), out)
+        if not records and outcomes != {"denied"}:
+            ede = GRANT_LIMIT if "limit" in outcomes else NOT_ENFORCED
+            self._flights.fail(exchange, ede, "limited" if "limit" in outcomes else "failed", now, out)
+            return
+        denied = filtered.denied or AddressAccess((), asking.reason or "denied by the enforcer", "", "")
+        filtered = filtered._replace(records=records, asked=(), changed=True, denied=denied)
+        extra = tuple(ede for ede in draft.edes if ede is STALE)
+        if "limit" in outcomes:
+            extra = (*extra, GRANT_LIMIT)
+        ttl_s = self._ttl_s(draft.cached, asking.until if records else float("inf"), now)
+        reduced = draft_reply(exchange, draft.cached, filtered, ttl_s, extra, truncated=draft.truncated)
+        self._send(exchange, reduced, float("-inf"), now, out)
+
+    def _release(self, exchange: Exchange, draft: Draft, until: float, now: float, out: list[Effect]) -> None:
+        ttl_s = draft.body.ttl
+        if until - now < ttl_s or draft.cached.expires_at - now <= ttl_s - 1:
+            ttl_s = self._ttl_s(draft.cached, until, now)
+        if ttl_s != draft.body.ttl:
+            extra = tuple(ede for ede in draft.edes if ede is STALE)
+            draft = draft_reply(exchange, draft.cached, draft.filtered, ttl_s, extra)
+        self._send(exchange, draft, until, now, out)
+
+    def _ttl_s(self, cached: Cached, until: float, now: float) -> int:
+        """A TTL that outlives neither the entry nor the grants."""
+        ttl_s = cached.ttl_s(now, self.settings.max_ttl_s)
+        return ttl_s if until - now >= ttl_s else max(1, int(until - now))
+
+    def _send(self, exchange: Exchange, draft: Draft, until: float, now: float, out: list[Effect]) -> None:
+        """Reply, and prepare the same reply for whoever asks again before ``until``."""
+        verdict = draft.filtered.verdict
+        stale = STALE in draft.edes
+        label = "stale" if stale else verdict.kind
+        access = verdict.access
+        if draft.cached.answer is not None and draft.cached.answer.records and not draft.filtered.records:
+            label = "blocked"
+            denied = draft.filtered.denied
+            reason = denied.reason if denied and denied.reason else denial_text(draft.filtered)
+            where = (denied.policy, denied.rule) if denied else ("", "")
+            record(exchange, "blocked", verdict._replace(policy=where[0], rule=where[1], reason=reason), out)
+        watched = access.watched if access is not None else ()
+        for policy, rule, outcome in watched:
+            seen = verdict._replace(policy=policy, rule=rule, reason=f"would {outcome}")
+            record(exchange, "watched", seen, out)
+        if not (stale or watched or label == "blocked"):
+            self._prepare(exchange, draft, until, now)
+        self._flights.reply(exchange, draft.wire, label, now, out)
+
+    def _prepare(self, exchange: Exchange, draft: Draft, until: float, now: float) -> None:
+        """Put the reply into the table of hits, until its cache entry or its grants need a look."""
+        if exchange.client.transport != "udp":
+            return
+        cached = draft.cached
+        end = min(cached.expires_at - 1.0, until - draft.body.ttl - self.settings.grace_s / 2)
+        prefetch_at = cached.prefetch_at()
+        if now < prefetch_at:
+            end = min(end, prefetch_at)
+        if now < end:
+            tally = self._flights.tallies.of(draft.filtered.verdict.kind, exchange.query.qtype, "udp")
+            hit = Hit(draft.wire, draft.ttl_offsets, end, cached.expires_at, tally)
+            self._hits.add(exchange.wire, exchange.client.source, exchange.meter, hit)

@@ -1,0 +1,80 @@
+"""What one pod may cost the others: rate, questions in flight, distinct names.
+
+Owns one Meter per pod. Never answers. Invariant: memory per pod is bounded, whatever it asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from policy.names import registrable_domain
+from resolver.core_settings import CoreSettings
+
+MAX_DOMAINS = 1024
+"""Registrable domains counted per pod; beyond, the one first asked for is forgotten."""
+
+
+class Meter:
+    """One pod's counts. The hot path reads ``left`` and ``window_end`` itself."""
+
+    __slots__ = ("_domains", "in_flight", "left", "refused_at", "window_end")
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.window_end = 0.0
+        self.in_flight = 0
+        self.refused_at = float("-inf")
+        self._domains: dict[str, dict[str, float]] = {}
+
+    def take(self, now: float, per_second: int) -> bool:
+        """Count one query; False if this second's are used up."""
+        if now >= self.window_end:
+            self.window_end = now + 1.0
+            self.left = per_second
+        self.left -= 1
+        return self.left >= 0
+
+    def tells(self, now: float) -> bool:
+        """Say whether a refusal is to be recorded: the first of a second."""
+        if now < self.refused_at + 1.0:
+            return False
+        self.refused_at = now
+        return True
+
+    def count_name(self, name: str, now: float, settings: CoreSettings) -> str:
+        """Count a distinct name; return its registrable domain if that has had too many, else ""."""
+        domain = registrable_domain(name)
+        names = self._domains.get(domain)
+        if names is None:
+            if len(self._domains) >= MAX_DOMAINS:
+                del self._domains[next(iter(self._domains))]
+            names = self._domains[domain] = {}
+        if name in names:
+            return ""
+        horizon = now - settings.distinct_names_period_s
+        while names and next(iter(names.values())) <= horizon:
+            del names[next(iter(names))]
+        if len(names) >= settings.distinct_names:
+            return domain
+        names[name] = now
+        return ""
+
+
+class Meters:
+    """Meters by pod uid, or by source for clients that are no pods."""
+
+    def __init__(self) -> None:
+        self._meters: dict[str | bytes, Meter] = {}
+
+    def of(self, asker: str | bytes) -> Meter:
+        """Return the asker's meter."""
+        meter = self._meters.get(asker)
+        if meter is None:
+            meter = self._meters[asker] = Meter()
+        return meter
+
+    def keep(self, uids: Collection[str]) -> None:
+        """Forget pods that are gone, and other clients with nothing in flight."""
+        self._meters = {
+            asker: meter for asker, meter in self._meters.items() if asker in uids or meter.in_flight
+        }

@@ -1,0 +1,113 @@
+"""Questions to upstreams: one for all who ask the same, and what is known already.
+
+Owns the cache, the questions under way and who waits for them. Never knows a pod's policy.
+Invariant: equal questions share one upstream question; every waiter is handed back exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, Literal, TypeVar
+
+from resolver.answers import UpstreamRefusal, read_answer
+from resolver.cache import PREFETCH_TTL_S, Cache, Cached, Key
+from resolver.core_settings import CoreSettings
+from resolver.effects import AskUpstream, Group
+from resolver.records import WireError
+
+Waiter = TypeVar("Waiter")
+State = Literal["fresh", "failed", "missing"]
+
+NO_REACHABLE_AUTHORITY, NETWORK_ERROR = 22, 23
+HOLD_SHARE = 0.1
+"""The part of the deadline that is kept for grants and the reply after the upstreams' time."""
+
+
+class Pending(Generic[Waiter]):
+    """One question under way."""
+
+    __slots__ = ("deadline_at", "group", "id", "key", "owner", "waiters")
+
+    def __init__(self, ident: int, key: Key, owner: str, group: Group, deadline_at: float) -> None:
+        self.id = ident
+        self.key = key
+        self.owner = owner
+        self.group = group
+        self.deadline_at = deadline_at
+        self.waiters: list[Waiter] = []
+
+
+class Lookups(Generic[Waiter]):
+    """The shared part of all exchanges."""
+
+    def __init__(self, settings: CoreSettings, schedule: Callable[[float, int], None]) -> None:
+        self.settings = settings
+        self._schedule = schedule
+        self._next_id = 1
+        self._by_id: dict[int, Pending[Waiter]] = {}
+        self._by_key: dict[Key, Pending[Waiter]] = {}
+        self.cache = Cache(settings.cache_entries)
+
+    def find(self, key: Key, now: float) -> tuple[State, Cached | None]:
+        """Say what is known of a question; the entry of "missing" may still serve as stale."""
+        cached = self.cache.get(key)
+        if cached is None:
+            return "missing", None
+        if cached.is_fresh(now):
+            return "fresh", cached
+        return ("failed" if now < cached.failed_until else "missing"), cached
+
+    def ask(
+        self, key: Key, group: Group, owner: str, waiter: Waiter | None, now: float
+    ) -> AskUpstream | None:
+        """Join the question under way or begin one; the effect, if it is begun."""
+        pending = self._by_key.get(key)
+        begun = None
+        if pending is None:
+            deadline_at = now + self.settings.deadline_s * (1 - HOLD_SHARE)
+            pending = Pending(self._next_id, key, owner, group, deadline_at)
+            self._next_id += 1
+            self._by_id[pending.id] = self._by_key[key] = pending
+            self._schedule(deadline_at, pending.id)
+            begun = AskUpstream(pending.id, key[0], key[1], key[2], group, deadline_at)
+        if waiter is not None:
+            pending.waiters.append(waiter)
+        return begun
+
+    def prefetch(self, key: Key, group: Group, owner: str, cached: Cached, now: float) -> AskUpstream | None:
+        """Ask again for a hot name that is about to expire."""
+        hot = cached.uses > 1 and cached.expires_at - cached.stored_at >= PREFETCH_TTL_S
+        if not hot or now < cached.prefetch_at() or now < cached.failed_until or key in self._by_key:
+            return None
+        return self.ask(key, group, owner, None, now)
+
+    def answered(self, ident: int, wire: bytes, now: float) -> tuple[list[Waiter], Cached | None]:
+        """Take an upstream's message: those who waited, and the entry; nobody for an unknown id."""
+        pending = self._take(ident)
+        if pending is None:
+            return [], None
+        name, qtype, signed = pending.key
+        try:
+            answer = read_answer(wire, name, qtype, signed=signed)
+        except UpstreamRefusal:
+            return pending.waiters, self._fail(pending, NO_REACHABLE_AUTHORITY, now)
+        except WireError:
+            return pending.waiters, self._fail(pending, NETWORK_ERROR, now)
+        cached = self.cache.put(pending.key, answer, pending.owner, now, self.settings.max_ttl_s)
+        return pending.waiters, cached
+
+    def failed(self, ident: int, ede: int, now: float) -> tuple[list[Waiter], Cached | None]:
+        """Take the news that no upstream answered (22) or could be spoken to (23)."""
+        pending = self._take(ident)
+        if pending is None:
+            return [], None
+        return pending.waiters, self._fail(pending, ede, now)
+
+    def _fail(self, pending: Pending[Waiter], ede: int, now: float) -> Cached:
+        return self.cache.put_failure(pending.key, ede, pending.owner, now)
+
+    def _take(self, ident: int) -> Pending[Waiter] | None:
+        pending = self._by_id.pop(ident, None)
+        if pending is not None:
+            del self._by_key[pending.key]
+        return pending

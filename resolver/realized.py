@@ -1,0 +1,59 @@
+"""Grants that the authority says are in the kernel, so that a renewed question need not wait.
+
+Owns what was realized for which pod, name and address, and until when. Never asks, never replies.
+Invariant: an instant in it is never later than the kernel's; a new snapshot empties it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+MAX_PER_POD = 65536
+"""Addresses remembered per pod; more empties that pod's table, and its next answers are held."""
+
+
+class Realized:
+    """Until when each address is open, by pod uid and name."""
+
+    def __init__(self) -> None:
+        self._pods: dict[str, dict[tuple[str, bytes], float]] = {}
+        self._renewing: set[tuple[str, str, int]] = set()
+
+    def until(self, uid: str, name: str, addresses: Iterable[bytes]) -> float:
+        """The instant until which all the addresses are open; ``-inf`` if one never was."""
+        known = self._pods.get(uid)
+        if known is None:
+            return float("-inf")
+        never = float("-inf")
+        return min((known.get((name, address), never) for address in addresses), default=never)
+
+    def add(self, uid: str, name: str, addresses: Iterable[bytes], until: float) -> None:
+        """Remember realized addresses, the later instant of two counting."""
+        known = self._pods.setdefault(uid, {})
+        if len(known) >= MAX_PER_POD:
+            known.clear()
+        for address in addresses:
+            key = (name, address)
+            if until > known.get(key, 0.0):
+                known[key] = until
+
+    def begin_renewal(self, uid: str, name: str, address: bytes) -> bool:
+        """Say whether a renewal is to be asked for: none is under way for this pod, name and family."""
+        key = (uid, name, len(address))
+        if key in self._renewing:
+            return False
+        self._renewing.add(key)
+        return True
+
+    def end_renewal(self, uid: str, name: str, address: bytes) -> None:
+        """Note that the renewal was answered."""
+        self._renewing.discard((uid, name, len(address)))
+
+    def end_renewals(self) -> None:
+        """Note that no renewal will be answered."""
+        self._renewing.clear()
+
+    def clear(self) -> None:
+        """Forget everything: another snapshot holds."""
+        self._pods.clear()
+        self._renewing.clear()

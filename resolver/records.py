@@ -1,0 +1,165 @@
+"""Records of upstream messages, read by offset, whatever they hold.
+
+Owns names, sections and RDATAs of hostile messages. Never follows a chain, never keeps a record
+that cannot be written again. Invariant: any bytes give values or WireError, in bounded time; every
+RDATA returned is complete, uncompressed and lower-case in its names (RFC 4034, 6.2).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import dns.exception
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+
+from resolver.messages import AAAA, CNAME, NS, PTR, RECORD, SOA, A, skip_name
+
+MAX_JUMPS = 64
+MAX_UNUSUAL = 512
+"""Records of one RRset that is read with dnspython: more of them would hold up everybody else."""
+
+
+class WireError(Exception):
+    """The message breaks the format; the text says where."""
+
+
+class RawRecord(NamedTuple):
+    """One record: type, TTL in seconds as it came, where its RDATA stands."""
+
+    rtype: int
+    ttl: int
+    start: int
+    length: int
+
+
+def read_name(wire: bytes, at: int) -> tuple[bytes, int]:
+    """Read the name at ``at``: lower-cased wire form, and the offset after it.
+
+    Raises WireError for pointers that do not point backwards (loops), for names over 255 octets.
+    """
+    labels = []
+    total = 1
+    after = -1
+    floor = at
+    jumps = 0
+    try:
+        while True:
+            length = wire[at]
+            if not length:
+                labels.append(b"\x00")
+                return b"".join(labels).lower(), after if after >= 0 else at + 1
+            if length >= 0xC0:
+                target = (length & 0x3F) << 8 | wire[at + 1]
+                if after < 0:
+                    after = at + 2
+                jumps += 1
+                if target >= floor or jumps > MAX_JUMPS:
+                    raise WireError(f"compression loop at octet {at}")
+                floor = at = target
+                continue
+            if length > 63:
+                raise WireError(f"label type at octet {at}")
+            total += length + 1
+            label = wire[at : at + length + 1]
+            if total > 255 or len(label) <= length:
+                raise WireError(f"name too long at octet {at}")
+            labels.append(label)
+            at += length + 1
+    except IndexError:
+        raise WireError("name beyond the end") from None
+
+
+class Section(NamedTuple):
+    """Records of one section by owner (lower-case wire form), in their order; class IN only."""
+
+    by_owner: dict[bytes, list[RawRecord]]
+    end: int
+
+
+def read_section(wire: bytes, at: int, count: int) -> Section:
+    """Read ``count`` records from ``at``; raises WireError if they do not all fit."""
+    by_owner: dict[bytes, list[RawRecord]] = {}
+    pointed: dict[bytes, bytes] = {}
+    size = len(wire)
+    for _ in range(count):
+        start = wire[at : at + 2]
+        owner = pointed.get(start)
+        if owner is None:
+            owner, after = read_name(wire, at)
+            if start[0] >= 0xC0:
+                pointed[start] = owner
+            at = after
+        else:
+            at += 2
+        if at + 10 > size:
+            raise WireError(f"record beyond the end at octet {at}")
+        rtype, rclass, ttl, length = RECORD.unpack_from(wire, at)
+        at += 10
+        if at + length > size:
+            raise WireError(f"RDATA beyond the end at octet {at}")
+        if rclass == 1:
+            by_owner.setdefault(owner, []).append(RawRecord(rtype, ttl, at, length))
+        at += length
+    return Section(by_owner, at)
+
+
+def skip_questions(wire: bytes, count: int) -> int:
+    """Offset after the question section."""
+    at = 12
+    for _ in range(count):
+        at = skip_name(wire, at)
+        if at < 0 or at + 4 > len(wire):
+            raise WireError("question beyond the end")
+        at += 4
+    return at
+
+
+def read_target(wire: bytes, record: RawRecord) -> bytes:
+    """Read the RDATA of CNAME, NS, PTR: one name and nothing else."""
+    name, end = read_name(wire, record.start)
+    if end != record.start + record.length:
+        raise WireError(f"RDATA length at octet {record.start}")
+    return name
+
+
+def read_soa(wire: bytes, record: RawRecord) -> bytes:
+    """Read the RDATA of a SOA; its last four octets are MINIMUM."""
+    mname, at = read_name(wire, record.start)
+    rname, at = read_name(wire, at)
+    if at + 20 != record.start + record.length:
+        raise WireError(f"SOA length at octet {record.start}")
+    return mname + rname + wire[at : at + 20]
+
+
+def read_rdatas(wire: bytes, records: list[RawRecord]) -> tuple[bytes, ...]:
+    """Read the RDATAs of one RRset, without duplicates (RFC 2181, 5), in order."""
+    rtype = records[0].rtype
+    if rtype in (A, AAAA):
+        size = 4 if rtype == A else 16
+        if any(record.length != size for record in records):
+            raise WireError("address length")
+        found = [wire[record.start : record.start + size] for record in records]
+    elif rtype in (CNAME, NS, PTR):
+        found = [read_target(wire, record) for record in records]
+    elif rtype == SOA:
+        found = [read_soa(wire, record) for record in records]
+    else:
+        found = _read_unusual(wire, records)
+    return tuple(dict.fromkeys(found)) if len(found) > 1 else tuple(found)
+
+
+def _read_unusual(wire: bytes, records: list[RawRecord]) -> list[bytes]:
+    """Let dnspython check and normalize what the hot path does not know."""
+    if len(records) > MAX_UNUSUAL:
+        raise WireError(f"{len(records)} records of type {records[0].rtype}")
+    found = []
+    rtype = dns.rdatatype.RdataType.make(records[0].rtype)
+    try:
+        for record in records:
+            parsed = dns.rdata.from_wire(dns.rdataclass.IN, rtype, wire, record.start, record.length)
+            found.append(parsed.to_digestable())
+    except dns.exception.DNSException as error:
+        raise WireError(f"RDATA of type {records[0].rtype}: {error}") from None
+    return found
