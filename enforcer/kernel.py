@@ -124,10 +124,10 @@ class Kernel:
             _run(self._guard, "\n".join(_command(self._guard_table, change) for change in changes))
 
     def fingerprint(self) -> str:
-        """Digest of the policy table as the kernel lists it, without elements, counts and handles.
+        """Digest of the policy table's structure as the kernel holds it: hooks, rules, sets, no elements.
 
-        ``""`` if the table is gone. Compare it with one taken right after ``install``, never with
-        our own text: the kernel words some expressions differently.
+        ``""`` if the table is gone. Equal only to one taken since the last ``install``, never to
+        anything made from our own text: the kernel numbers anonymous sets as it likes.
         """
         return self._digest(self._table)
 
@@ -136,10 +136,15 @@ class Kernel:
         return self._digest(self._guard_table)
 
     def _digest(self, table: str) -> str:
-        self._nft.set_stateless_output(True)
-        self._nft.set_terse_output(True)
-        rc, output, _ = self._nft.cmd(f"list table inet {table}")
-        return hashlib.sha256(output.encode()).hexdigest() if rc == 0 else ""
+        digest = hashlib.sha256()
+        for kind, kept in transaction.STRUCTURE_QUERIES:
+            found = self._socket.dump(transaction.SUBSYSTEM << 8 | kind, transaction.table_header(table))
+            parts = list(transaction.structure_parts(table, kind, kept, found))
+            if kind == transaction.GETTABLE and not parts:
+                return ""
+            for part in parts:
+                digest.update(part)
+        return digest.hexdigest()
 
     def elements(self, name: str) -> list[InstalledElement]:
         """Read a set of the policy table; KernelRejected ENOENT if it is not there."""

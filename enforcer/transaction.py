@@ -27,7 +27,17 @@ from enforcer.netlink import (
 
 NFPROTO_INET = 1
 SUBSYSTEM = 10
-NEWSETELEM, GETSETELEM, DELSETELEM, NEWTABLE, DELTABLE, NEWGEN, GETOBJ = 12, 13, 14, 0, 2, 15, 19
+GETTABLE, DELTABLE, GETCHAIN, GETRULE, GETSET = 1, 2, 4, 7, 10
+NEWSETELEM, GETSETELEM, DELSETELEM, NEWGEN, GETOBJ = 12, 13, 14, 15, 19
+STRUCTURE_QUERIES: tuple[tuple[int, tuple[int, ...]], ...] = (
+    (GETTABLE, (1, 2)),
+    (GETCHAIN, (1, 3, 4, 5, 7)),
+    (GETRULE, (1, 2, 4)),
+    (GETSET, (1, 2, 3, 4, 5, 9, 11)),
+)
+"""Dumps that describe a table, and the attributes that matter of each: name and flags; name, hook,
+policy, type; chain and expressions; name, flags, key type and length, size, timeout. Not handles,
+use counts or numbers of elements."""
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _ELEM_KEY, _ELEM_FLAGS, _ELEM_TIMEOUT, _ELEM_EXPIRATION, _ELEM_USERDATA, _ELEM_KEY_END = 1, 3, 4, 5, 6, 10
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
@@ -106,6 +116,22 @@ def _frame(table: str, runs: list[_Run], first_seq: int) -> Batch:
 def list_header(table: str, name: str) -> bytes:
     """Family, table and set: what every element message begins with."""
     return struct.pack(">BBH", NFPROTO_INET, 0, 0) + text(_LIST_TABLE, table) + text(_LIST_SET, name)
+
+
+def table_header(table: str) -> bytes:
+    """Family and table: what a query about a table's parts begins with."""
+    return struct.pack(">BBH", NFPROTO_INET, 0, 0) + text(1, table)
+
+
+def structure_parts(
+    table: str, kind: int, kept: tuple[int, ...], found: Sequence[Message]
+) -> Iterator[bytes]:
+    """Keep what matters of a dump, and only of this table (dumps of chains hold all tables')."""
+    name = table.encode() + b"\0"
+    for answer in found:
+        fields = dict(attributes(answer.payload, 4))
+        if answer.payload[0] == NFPROTO_INET and fields.get(1) == name:
+            yield bytes((kind,)) + b"".join(attribute(k, fields[k]) for k in kept if k in fields)
 
 
 def _element(element: Element, expires_ms: int = 0) -> bytes:
