@@ -54,6 +54,8 @@ class StreamListener(Factory):
         self.reactor = reactor
         self.received = received
         self.max_per_source = max_per_source
+        self.max_connections = MAX_CONNECTIONS
+        self.idle_s = IDLE_S
         self._closed = closed
         self._connections: OrderedDict[int, _Connection] = OrderedDict()  # least recently active first
         self._per_source: dict[bytes, int] = {}
@@ -74,7 +76,7 @@ class StreamListener(Factory):
         count = self._per_source.get(connection.source, 0)
         if count >= self.max_per_source:
             return False
-        if len(self._connections) >= MAX_CONNECTIONS:
+        if len(self._connections) >= self.max_connections:
             idlest = next(iter(self._connections.values()))
             idlest.cut()
         self._last_via += 1
@@ -119,7 +121,7 @@ class StreamListener(Factory):
 
     def _cut_idle(self) -> None:
         self._sweep = None
-        idle_since = self.reactor.seconds() - IDLE_S
+        idle_since = self.reactor.seconds() - self.idle_s
         for connection in list(self._connections.values()):
             if connection.active_at > idle_since:
                 break
@@ -224,12 +226,12 @@ class _Connection(Protocol):
     def pauseProducing(self) -> None:
         """Twisted: the client does not read; neither do we."""
         self._is_full = True
-        self._unread_bytes = 0
         self._flow()
 
     def resumeProducing(self) -> None:
         """Twisted: the client has read what waited."""
         self._is_full = False
+        self._unread_bytes = 0
         if self._client is not None:
             self._flow()
 

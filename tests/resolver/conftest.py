@@ -42,8 +42,8 @@ def reactor():
     """A reactor of this test's own, closed with everything in it."""
     turning = LoopbackReactor()
     yield turning
-    for call in turning.getDelayedCalls():
-        call.cancel()
+    for _ in range(3):
+        turning.iterate(0)
     for selectable in turning.removeAll() + list(turning._internalReaders):
         selectable.connectionLost(Failure(CONNECTION_LOST))
     for call in turning.getDelayedCalls():

@@ -1,0 +1,339 @@
+"""Queries over UDP and TCP on real sockets: source, aim, bounds, and clients that misbehave."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+
+import pytest
+
+from resolver import stream_listener, transport
+from resolver.effects import Client
+from resolver.listener import DATAGRAMS_PER_TURN, UdpListener
+from resolver.stream_listener import StreamListener
+
+
+class Echo:
+    """Stands in for the core: hits are told in advance, the rest is kept."""
+
+    def __init__(self):
+        self.hits = {}
+        self.received = []
+        self.closed = []
+        self.broken = []
+
+    def hit(self, wire, source, now):
+        return self.hits.get((wire, source))
+
+    def take(self, wire, client, now):
+        self.received.append((wire, client))
+
+
+@pytest.fixture
+def udp(reactor):
+    """Make a UDP listener on a wildcard socket; return it, its port and its echo."""
+    made = []
+
+    def make(family=socket.AF_INET):
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", 0))
+        sock.settimeout(0)
+        echo = Echo()
+        listener = UdpListener(reactor, sock, 3, hit=echo.hit, received=echo.take, broken=echo.broken.append)
+        listener.start()
+        made.append(listener)
+        return listener, sock.getsockname()[1], echo
+
+    yield make
+    for listener in made:
+        listener.close()
+
+
+def client_socket(address, port):
+    """Return a connected UDP client."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.connect((address, port))
+    return sock
+
+
+def readable(sock):
+    """Say whether something arrived."""
+    return bool(select.select([sock], [], [], 0)[0])
+
+
+@pytest.mark.parametrize(("family", "aimed"), [(socket.AF_INET, "127.0.0.53"), (socket.AF_INET6, "::1")])
+def test_hits_and_misses_are_answered_from_the_aimed_address(reactor, udp, family, aimed):
+    """A connected client takes a reply only from the address it asked: both ways keep it."""
+    listener, port, echo = udp(family)
+    with client_socket(aimed, port) as client:
+        source = transport.packed(client.getsockname()[0])
+        echo.hits[b"hot", source] = b"HOT"
+        client.send(b"hot")
+        reactor.spin(lambda: readable(client))
+        assert client.recv(100) == b"HOT"
+        assert echo.received == []
+        client.send(b"cold")
+        reactor.spin(lambda: echo.received)
+        expected = Client(source, client.getsockname()[1], transport.packed(aimed), "udp", 3)
+        assert echo.received == [(b"cold", expected)]
+        listener.reply(b"COLD", expected)
+        reactor.spin(lambda: readable(client))
+        assert client.recv(100) == b"COLD"
+        assert listener.unsent == 0
+
+
+def test_a_turn_is_bounded(reactor, udp):
+    """A flood on one socket leaves the reactor to others after a bounded number of datagrams."""
+    listener, port, echo = udp()
+    with client_socket("127.0.0.1", port) as client:
+        for number in range(DATAGRAMS_PER_TURN + 10):
+            client.send(b"%d" % number)
+        listener.doRead()
+        assert len(echo.received) == DATAGRAMS_PER_TURN
+        listener.doRead()
+        assert len(echo.received) == DATAGRAMS_PER_TURN + 10
+
+
+def test_odd_datagrams(reactor, udp):
+    """Zero octets are handed on, what exceeds the largest query is dropped, the loop goes on."""
+    _, port, echo = udp()
+    with client_socket("127.0.0.1", port) as client:
+        client.send(b"")
+        client.send(bytes(60_000))
+        client.send(bytes(4096))
+        client.send(b"last")
+        reactor.spin(lambda: echo.received and echo.received[-1][0] == b"last")
+        assert [len(wire) for wire, _ in echo.received] == [0, 4096, 4]
+
+
+def test_a_client_that_is_gone_costs_nothing(reactor, udp):
+    """The ICMP error for a reply to a closed port neither stops the loop nor raises."""
+    listener, port, echo = udp()
+    gone = client_socket("127.0.0.1", port)
+    gone.send(b"bye")
+    reactor.spin(lambda: echo.received)
+    gone.close()
+    listener.reply(b"nobody", echo.received[0][1])
+    listener.reply(b"nobody", echo.received[0][1]._replace(port=0))
+    assert listener.unsent >= 1
+    with client_socket("127.0.0.1", port) as client:
+        client.send(b"next")
+        reactor.spin(lambda: len(echo.received) == 2)
+
+
+def test_many_addresses_do_not_grow_the_memory(udp):
+    """What is remembered of addresses is bounded whatever clients aim at."""
+    listener, _, _ = udp()
+    for number in range(20_000):
+        listener._source(f"10.0.{number >> 8}.{number & 255}")
+    assert len(listener._sources) <= 8192
+
+
+def test_a_bug_is_told_and_not_hidden(reactor, udp):
+    """An exception out of the loop reaches ``broken``: the process ends on it."""
+    listener, port, echo = udp()
+    listener._received = lambda *_: 1 / 0
+    with client_socket("127.0.0.1", port) as client:
+        client.send(b"x")
+        reactor.spin(lambda: echo.broken)
+    assert echo.broken[0].check(ZeroDivisionError)
+
+
+class Tcp:
+    """A stream listener on loopback with its port and its echo."""
+
+    def __init__(self, reactor, max_per_source):
+        self.echo = Echo()
+        self.listener = StreamListener(
+            reactor, self.echo.take, lambda via, now: self.echo.closed.append(via), max_per_source
+        )
+        self.port = reactor.listenTCP(0, self.listener, interface="127.0.0.1", backlog=512)
+
+    def connect(self, source="127.0.0.1"):
+        sock = socket.create_connection(("127.0.0.1", self.port.getHost().port), 5, (source, 0))
+        sock.settimeout(0)
+        return sock
+
+
+@pytest.fixture
+def tcp(reactor):
+    """Make a TCP listener."""
+    made = []
+
+    def make(max_per_source=64):
+        made.append(Tcp(reactor, max_per_source))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.listener.close()
+
+
+def message(wire):
+    """Return the wire with its length in front."""
+    return len(wire).to_bytes(2, "big") + wire
+
+
+def is_closed(sock):
+    """Say whether the other end closed or reset the connection."""
+    if not readable(sock):
+        return False
+    try:
+        return sock.recv(65536) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_pipelined_queries_and_replies_in_any_order(reactor, tcp):
+    """Messages split anywhere are taken whole; replies go to their connection as they come."""
+    one = tcp()
+    with one.connect() as sock:
+        stream = message(b"first") + message(b"second") + message(b"third")
+        for at in range(0, len(stream), 4):
+            sock.send(stream[at : at + 4])
+            reactor.spin_for(0.005)
+        reactor.spin(lambda: len(one.echo.received) == 3)
+        (first, client), (_, same), (third, _) = one.echo.received
+        assert client == same
+        assert client == Client(b"\x7f\0\0\1", sock.getsockname()[1], b"\x7f\0\0\1", "tcp", client.via)
+        one.listener.reply(third.upper(), client)
+        one.listener.reply(first.upper(), client)
+        reactor.spin(lambda: readable(sock))
+        assert sock.recv(100) == message(b"THIRD") + message(b"FIRST")
+    reactor.spin(lambda: one.echo.closed == [client.via])
+    one.listener.reply(b"late", client)
+    assert one.listener.open_count == 0
+
+
+def test_a_burst_is_taken_in_turns(reactor, tcp):
+    """A thousand pipelined messages are all taken, a bounded number a turn."""
+    one = tcp()
+    with one.connect() as sock:
+        sock.sendall(b"".join(message(b"%d" % number) for number in range(1000)))
+        reactor.spin(lambda: len(one.echo.received) == 1000)
+    assert [wire for wire, _ in one.echo.received] == [b"%d" % number for number in range(1000)]
+
+
+@pytest.mark.parametrize("prefix", [b"\0\0", b"\x10\x01", b"\xff\xff"], ids=["zero", "4097", "65535"])
+def test_lengths_that_no_query_has_end_the_connection(reactor, tcp, prefix):
+    """Zero and more than 4 KiB: cut at once, before the bytes come."""
+    one = tcp()
+    with one.connect() as sock:
+        sock.send(message(b"good") + prefix)
+        reactor.spin(lambda: is_closed(sock))
+    assert [wire for wire, _ in one.echo.received] == [b"good"]
+
+
+def test_one_source_cannot_take_more_than_its_number(reactor, tcp):
+    """Connections over the cap of a source are closed at once; another source still gets in."""
+    one = tcp(max_per_source=4)
+    socks = [one.connect() for _ in range(20)]
+    reactor.spin(lambda: sum(is_closed(sock) for sock in socks) >= 1 and one.listener.open_count == 4)
+    with one.connect("127.0.0.2") as other:
+        other.send(message(b"me too"))
+        reactor.spin(lambda: one.echo.received)
+    socks[0].close()
+    reactor.spin(lambda: one.listener.open_count == 3)
+    for sock in socks:
+        sock.close()
+
+
+def test_at_the_total_cap_the_idlest_makes_room(reactor, tcp):
+    """Connections opened and left give way to one that has something to ask."""
+    one = tcp(max_per_source=stream_listener.MAX_CONNECTIONS)
+    idle = [one.connect() for _ in range(3)]
+    reactor.spin(lambda: one.listener.open_count == 3)
+    idle[0].send(message(b"active"))
+    reactor.spin(lambda: one.echo.received)
+    one.listener.max_connections = 3
+    with one.connect() as fresh:
+        reactor.spin(lambda: is_closed(idle[1]))
+        fresh.send(message(b"fresh"))
+        reactor.spin(lambda: len(one.echo.received) == 2)
+    for sock in idle:
+        sock.close()
+
+
+def test_idle_and_trickling_connections_are_cut(reactor, tcp):
+    """Bytes that never make a message do not keep a connection open; a message does."""
+    one = tcp()
+    one.listener.idle_s = 1.5
+    with one.connect() as idle, one.connect() as trickling, one.connect() as asking:
+        began_at = reactor.seconds()
+        trickling.send(b"\x01\0")
+        ended = set()
+        while len(ended) < 2:
+            assert reactor.seconds() - began_at < 5
+            if trickling not in ended:
+                trickling.send(b"x")
+            asking.send(message(b"?"))
+            reactor.spin_for(0.2)
+            ended |= {sock for sock in (idle, trickling) if sock not in ended and is_closed(sock)}
+        assert one.listener.open_count == 1
+        assert all(wire == b"?" for wire, _ in one.echo.received)
+
+
+def test_a_reader_that_never_reads_is_cut(reactor, tcp):
+    """Replies nobody takes do not pile up: the connection ends, others go on."""
+    one = tcp()
+    with one.connect() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.send(message(b"big"))
+        reactor.spin(lambda: one.echo.received)
+        client = one.echo.received[0][1]
+        for _ in range(2000):
+            one.listener.reply(bytes(60_000), client)
+            reactor.iterate(0)
+            if one.listener.open_count == 0:
+                break
+        assert one.listener.open_count == 0
+        assert one.echo.closed == [client.via]
+
+
+def test_ten_thousand_connections_left_open_hurt_nobody(reactor, tcp):
+    """One source opens and leaves 10,000 connections; another one's query is taken meanwhile."""
+    one = tcp()
+    kept = []
+    for number in range(10_000):
+        sock = one.connect()
+        kept.append(sock)
+        if len(kept) > 200:
+            kept.pop(0).close()
+        if number % 16 == 0:
+            reactor.iterate(0)
+        assert one.listener.open_count <= 64
+    with one.connect("127.0.0.9") as other:
+        other.send(message(b"still there?"))
+        reactor.spin(lambda: any(wire == b"still there?" for wire, _ in one.echo.received))
+    for sock in kept:
+        sock.close()
+
+
+def test_draining_takes_no_query_and_sends_replies(reactor, tcp):
+    """After ``stop_reading`` what is on hold can still be answered."""
+    one = tcp()
+    with one.connect() as sock:
+        sock.send(message(b"held"))
+        reactor.spin(lambda: one.echo.received)
+        one.listener.stop_reading()
+        sock.send(message(b"too late"))
+        reactor.spin_for(0.1)
+        assert len(one.echo.received) == 1
+        one.listener.reply(b"HELD", one.echo.received[0][1])
+        reactor.spin(lambda: readable(sock))
+        assert sock.recv(100) == message(b"HELD")
+
+
+def test_resets_are_no_errors(reactor, tcp):
+    """A client that resets its connection in the middle of a message leaves nothing behind."""
+    one = tcp()
+    sock = one.connect()
+    sock.send(b"\0\x20half")
+    reactor.spin(lambda: one.listener.open_count == 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+    reactor.spin(lambda: one.listener.open_count == 0)
