@@ -7,6 +7,7 @@ reports what the kernel told it.
 from __future__ import annotations
 
 import contextlib
+import secrets
 import socket
 import struct
 import threading
@@ -114,15 +115,16 @@ class Transfer:
     """A download and an upload on one TCP connection, in a thread of its own."""
 
     def __init__(self, space: Space, address: str, port: int) -> None:
+        self.name = secrets.token_hex(8)
         self._opened = space.socket(_family(address), socket.SOCK_STREAM)
         self._opened.settimeout(2)
         try:
             self._opened.connect((address, port))
-            self._opened.sendall(b"GET /stream HTTP/1.0\r\n\r\n")
+            self._opened.sendall(f"GET /stream/{self.name} HTTP/1.0\r\n\r\n".encode())
         except OSError:
             self._opened.close()
             raise
-        self.local: tuple[str, int] = self._opened.getsockname()[:2]
+        self.port = int(self._opened.getsockname()[1])
         self.received = 0
         self.error = ""
         self.ended_at: float | None = None

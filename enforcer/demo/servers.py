@@ -49,8 +49,8 @@ class Servers:
         self._sockets: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.arrivals: list[Arrival] = []
-        self.uploaded: dict[tuple[str, int], int] = {}
-        """Octets that each transfer's client sent, by its address and port."""
+        self.uploaded: dict[str, int] = {}
+        """Octets that each transfer's client sent, by the name the client gave the transfer."""
 
     def start(self) -> None:
         """Open every socket, then serve until ``stop``."""
@@ -103,29 +103,29 @@ class Servers:
         self.arrivals.append(Arrival(kind, local, port, peer, text))
 
     async def _web(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Speak enough HTTP: ``/stream`` sends for ever, anything else says which address answered."""
+        """Speak enough HTTP: ``/stream/NAME`` sends for ever, anything else says which address answered."""
         local, port = writer.get_extra_info("sockname")[:2]
-        peer = writer.get_extra_info("peername")[:2]
+        peer = writer.get_extra_info("peername")[0]
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             try:
                 head = await reader.readuntil(b"\r\n\r\n")
-                self._note("tcp", local, port, peer[0], head)
+                self._note("tcp", local, port, peer, head)
                 writer.write(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n")
-                if head.startswith(b"GET /stream"):
-                    await self._stream(reader, writer, peer)
+                if head.startswith(b"GET /stream/"):
+                    await self._stream(reader, writer, head.split()[1][8:].decode())
                 else:
-                    writer.write(f"{local} port {port} answers {peer[0]}\n".encode())
+                    writer.write(f"{local} port {port} answers {peer}\n".encode())
                     await writer.drain()
             finally:
                 writer.close()
 
     async def _stream(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: tuple[str, int]
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, transfer: str
     ) -> None:
         async def count() -> None:
             with contextlib.suppress(OSError):
                 while data := await reader.read(65536):
-                    self.uploaded[peer] = self.uploaded.get(peer, 0) + len(data)
+                    self.uploaded[transfer] = self.uploaded.get(transfer, 0) + len(data)
 
         counting = asyncio.create_task(count())
         try:

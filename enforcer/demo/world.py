@@ -82,9 +82,9 @@ class World:
         """Return how many datagrams and requests with exactly this text have arrived."""
         return sum(arrival.text == text for arrival in list(self._servers.arrivals))
 
-    def uploaded(self, peer: tuple[str, int]) -> int:
-        """Return how many octets the client at ``peer`` (address, port) has sent into its transfer."""
-        return self._servers.uploaded.get(peer, 0)
+    def uploaded(self, transfer: str) -> int:
+        """Return how many octets have arrived of a transfer, by the name its client gave it."""
+        return self._servers.uploaded.get(transfer, 0)
 
     def forget(self) -> None:
         """Set every counter and record to zero."""

@@ -1,4 +1,4 @@
-"""The lab without Nameward, shared by the tests of the lab itself."""
+"""The lab without Nameward for the tests of the lab itself, and with it for the invariants."""
 
 from __future__ import annotations
 
@@ -9,8 +9,23 @@ import pytest
 from enforcer.demo import places, prerequisites
 from enforcer.demo.failure import CannotRunHereError
 from enforcer.demo.lab import running
+from enforcer.demo.processes import output_of
 from enforcer.demo.scenes import Stage, set_stage
 from enforcer.demo.stub import Stub
+
+FOREIGN_RULES = """
+table ip cluster {
+  chain untracked { type filter hook prerouting priority raw; ip daddr 10.96.0.10 notrack; }
+  chain leaving {
+    type nat hook postrouting priority srcnat;
+    oifname "uplink0" ip saddr 10.244.0.0/24 masquerade
+  }
+}
+table inet firewall {
+  chain forward { type filter hook forward priority filter; policy accept; ct state invalid counter drop; }
+}
+"""
+"""What others keep on a node: NodeLocal's notrack, the cluster's masquerading, a host firewall."""
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +40,17 @@ def open_stage() -> Iterator[Stage]:
         for pod in lab.pods.values():
             pod.stub = Stub(pod.space, places.UPSTREAM4)
         yield stage
+
+
+@pytest.fixture(scope="session")
+def stage() -> Iterator[Stage]:
+    """A whole lab with ``nameward node`` enforcing, beside foreign rules that it has to leave alone."""
+    try:
+        prerequisites.require()
+    except CannotRunHereError as error:
+        pytest.skip(str(error))
+    with running(enforced=False) as lab:
+        made = set_stage(lab)
+        output_of(lab.node, ["nft", "-f", "-"], FOREIGN_RULES)
+        lab.ward.start()
+        yield made

@@ -62,7 +62,7 @@ def test_a_transfer_runs_until_its_end_and_is_counted_on_both_sides(open_stage: 
     """A transfer moves octets both ways, until the pod closes it."""
     transfer = open_stage.crm.transfer(places.SITE_OF[places.CRM][1])
     assert transfer.grows()
-    assert wait_until(lambda: open_stage.lab.world.uploaded(transfer.local) > 0, 2.0)
+    assert wait_until(lambda: open_stage.lab.world.uploaded(transfer.name) > 0, 2.0)
     transfer.close()
     assert not transfer.running
 
