@@ -25,6 +25,38 @@ def outlives(stage: Stage, facts: Facts) -> None:
     transfer = stage.crm.transfer(address)
     expired = wait_until(lambda: not _granted(stage, places.SHORT), 10.0, 0.1)
     facts.check(expired and transfer.grows(), f"grant gone, transfer goes on ({transfer.received} octets)")
+    late = stage.crm.connect(address)
+    facts.check(not late.ok, f"new connection without a lookup {late.outcome}")
+    again = stage.crm.stub.ask(places.SHORT)
+    attempt = stage.crm.connect(again.addresses[0])
+    facts.check(attempt.ok, f"after a lookup {attempt.outcome}")
+    facts.check(transfer.grows(), "transfer still runs" if transfer.running else f"transfer {transfer.error}")
+    transfer.close()
+
+
+def _granted(stage: Stage, name: str) -> bool:
+    return any(row["name"] == name for row in stage.lab.ward.grants(stage.crm.name))
+
+
+def edit(stage: Stage, facts: Facts) -> None:
+    """A name that leaves the policy takes its connections with it; a new one works; others go on."""
+    shop = stage.crm.stub.ask(places.SHOP).addresses[0]
+    cut = stage.crm.transfer(shop)
+    kept = stage.crm.transfer(stage.crm.stub.ask(places.CRM).addresses[0])
+    others = stage.ledger.transfer(stage.ledger.stub.ask(places.LEDGER).addresses[0])
+    facts.check(cut.grows() and kept.grows() and others.grows(), "three transfers run")
+    edited_at = time.monotonic()
+    domains = [name for name in labs.CRM_DOMAINS if name != places.SHOP]
+    stage.lab.set_domains(labs.CRM_SERVER, [*domains, places.NEW])
+    ended = cut.ends(CUT_S)
+    took_ms = (time.monotonic() - edited_at) * 1000
+    facts.check(ended, f"the removed one {'ended' if ended else 'still ran'} {took_ms:.0f} ms after the edit")
+    opened = wait_until(lambda: bool(stage.crm.stub.ask(places.NEW).addresses), CUT_S)
+    uploaded = stage.lab.world.uploaded(cut.name)
+    attempt = stage.crm.connect(places.SITE_OF[places.NEW][0])
+    facts.check(opened and attempt.ok, f"{places.NEW} {attempt.outcome}")
+    rcode, again = stage.crm.stub.ask(places.SHOP).rcode, stage.crm.connect(shop)
+    facts.check(rcode == "NXDOMAIN" and not again.ok, f"{places.SHOP} {rcode}, its address {again.outcome}")
     go_on = kept.grows() and others.grows()
     facts.check(go_on, "the others go on" if go_on else "another transfer ended")
     late = stage.lab.world.uploaded(cut.name) - uploaded
