@@ -76,6 +76,20 @@ def test_an_open_lab_lets_forged_sources_pass(open_stage: Stage) -> None:
     assert wait_until(lambda: open_stage.lab.world.told("borrowed") == 1, 2.0)
 
 
+def test_an_open_lab_lets_a_forged_answer_reach_the_node(open_stage: Stage) -> None:
+    """A datagram "from the name server" out of a pod arrives at the node where nothing checks it."""
+    with (
+        open_stage.lab.node.socket(socket.AF_INET, socket.SOCK_DGRAM) as victim,
+        open_stage.ledger.space.socket(socket.AF_INET, socket.SOCK_DGRAM) as forger,
+    ):
+        victim.bind((places.NODE4, 0))
+        victim.settimeout(2)
+        forger.setsockopt(socket.IPPROTO_IP, 19, 1)
+        forger.bind((places.UPSTREAM4, 53))
+        forger.sendto(b"lie", victim.getsockname())
+        assert victim.recvfrom(16) == (b"lie", (places.UPSTREAM4, 53))
+
+
 _ENDLESS = """
 import signal, sys
 from enforcer.demo import lab
