@@ -99,6 +99,8 @@ def compile_policy(
                 understood = False
         if not understood and rule.action == "deny" and (not patterns or rule.understood):
             patterns = None  # a part that is not understood keeps its widest value
+        if rule.action == "permit" and rule.web_groups is not None and rule.ports is None:
+            problems.append(f"{place} has webGroups and no port: it opens tcp/80 and tcp/443 only")
         wide = any(map(is_wide, rule.destinations))
         counts = counts and understood
         stated = (rule.protocol, rule.ports)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from policy.names import registrable_domain
 from policy.patterns import Pattern
 
-MAX_PATTERNS = 2048
+MAX_PATTERNS = 512
 """Patterns that are looked at, in the order of the rules."""
 _MAX_TYPOS = 2
 
@@ -36,18 +36,18 @@ def _distance(name: str, pattern: Pattern) -> int | None:
     base = pattern.text.removeprefix("*.")
     if name == base:
         return 0  # the apex of a wildcard
+    shared = _shared_labels(name, base)
+    if not shared:
+        return None
     compared = name
     if base != pattern.text:
         # Under a wildcard only the literal part can be mistyped.
-        labels = name.split(".")
-        compared = ".".join(labels[-(base.count(".") + 1) :])
+        compared = ".".join(name.split(".")[-(base.count(".") + 1) :])
     typos = _edits(compared, base)
-    if typos is not None and typos > 0:
+    if typos:
         return typos
-    shared = _shared_labels(name, base)
-    depth = max(name.count("."), base.count(".")) + 1
-    if shared and registrable_domain(name) == registrable_domain(base.replace("*", "x")):
-        return 10 + depth - shared
+    if registrable_domain(name) == registrable_domain(base.replace("*", "x")):
+        return 10 + max(name.count("."), base.count(".")) + 1 - shared
     return None
 
 

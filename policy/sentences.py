@@ -106,23 +106,18 @@ def _nothing_matches(profile: Profile, outcome: Outcome, name: str, pod: Pod) ->
         for permit in found.permits:
             sentence = f"{permit.policy}/{permit.rule} opens addresses, not names"
             return Why(sentence, permit.policy, permit.rule)
-    default = next(
-        (
-            rule
-            for rule in profile.rules
-            if rule.effect in {Effect.DENY_ALWAYS, Effect.DEFAULT, Effect.DENY}
-            and rule.patterns is None
-            and rule.wide
-            and not rule.watch
-        ),
-        None,
-    )
-    sentence = f"no rule permits {name} for {pod.key}"
-    if default is None:
-        return Why(sentence)
-    if default.effect is Effect.DENY_ALWAYS:
-        return _denial(default, name)
-    return Why(sentence, default.policy, default.name)
+    return _by_default(profile, f"no rule permits {name} for {pod.key}", name)
+
+
+def _by_default(profile: Profile, sentence: str, what: str) -> Why:
+    """Name the rule that denies everything, if there is one, behind a refusal that needs none."""
+    for rule in profile.rules:
+        denies = rule.effect in {Effect.DENY_ALWAYS, Effect.DEFAULT, Effect.DENY}
+        if denies and rule.patterns is None and rule.wide and not rule.watch:
+            if rule.effect is Effect.DENY_ALWAYS:
+                return _denial(rule, what)
+            return Why(sentence, rule.policy, rule.name)
+    return Why(sentence)
 
 
 def address_refused(
@@ -134,14 +129,15 @@ def address_refused(
         if rule.effect is Effect.CEILING_DENIED:
             return Why(f"the ceiling denies {address} everywhere", rule.policy, rule.name)
         return _denial(rule, address)
-    if guarded is not None:
-        kind = f"{address} is a {guarded} address"
-        return Why(f"{kind}, which only a permit of its own CIDR opens")
-    if name is not None:
-        return Why(f"no rule permits {address} as an address of {name} for {pod.key}")
     if not profile.selected:
         return Why(f"no policy selects {pod.key}")
-    return Why(f"no rule permits {address} without a name for {pod.key}")
+    if guarded is not None:
+        sentence = f"{address} is a {guarded} address, which only a permit of its own CIDR opens"
+    elif name is not None:
+        sentence = f"no rule permits {address} as an address of {name} for {pod.key}"
+    else:
+        sentence = f"no rule permits {address} without a name for {pod.key}"
+    return _by_default(profile, sentence, address)
 
 
 def port_denied(
