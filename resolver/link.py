@@ -1,0 +1,244 @@
+"""The resolver's end of the authority socket.
+
+Owns the connection to the enforcer: greeting, descriptors, snapshots and answers in; requests,
+records and counters out. Decides nothing. Invariants: descriptors that came are always taken
+over or closed; what waits for an enforcer that does not read is bounded (the connection is given up,
+and the core asks again on the next one).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Protocol
+
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IFileDescriptorReceiver,
+    IPushProducer,
+    IReactorTime,
+    IReactorUNIX,
+)
+from twisted.internet.protocol import ClientFactory, connectionDone
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from policy.authority import GrantAnswered, Hello, SnapshotPublished, ToEnforcer
+from policy.runtime.framing import FramingError, encode, resolver_decoder
+from policy.world import World
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress, IConnector, IConsumer, ITCPTransport
+
+    class Reactor(IReactorTime, IReactorUNIX):
+        """What the link needs of the reactor."""
+
+    class Transport(ITCPTransport, IConsumer):
+        """What Twisted gives a connection of a UNIX socket."""
+
+
+FIRST_RETRY_S = 0.02
+LONGEST_RETRY_S = 0.2
+GREETING_S = 2.0
+"""An enforcer that accepts and does not greet is not one."""
+MAX_UNSENT_BYTES = 4 * 1024 * 1024
+MAX_DESCRIPTORS = 64
+
+
+class Authority(Protocol):
+    """Who listens to the link: the resolver's service."""
+
+    def greeted(self, hello: Hello, descriptors: list[int]) -> None:
+        """Take over every descriptor, one for each name in ``hello.sockets``."""
+
+    def world_published(self, world: World) -> None:
+        """Take a snapshot's world."""
+
+    def grants_answered(self, answer: GrantAnswered) -> None:
+        """Take outcomes."""
+
+    def link_lost(self, reason: str) -> None:
+        """Note that the enforcer is away; called once for each ``greeted``."""
+
+
+class Link(ClientFactory):
+    """Keeps one connection to ``path``, for ever, until ``stop``."""
+
+    noisy = False
+
+    def __init__(self, reactor: Reactor, path: str, version: str, authority: Authority) -> None:
+        self._reactor = reactor
+        self._path = path
+        self._hello = encode(Hello(version))
+        self._authority = authority
+        self._connection: _Connection | None = None
+        self._retry_s = FIRST_RETRY_S
+        self._retry: IDelayedCall | None = None
+        self._stopped = False
+
+    @property
+    def is_up(self) -> bool:
+        """Say whether an enforcer has greeted."""
+        return self._connection is not None
+
+    @property
+    def is_behind(self) -> bool:
+        """Say whether the enforcer reads more slowly than is written to it."""
+        return self._connection is not None and self._connection.is_full
+
+    def start(self) -> None:
+        """Connect, and again whenever it is lost."""
+        self._retry = None
+        self._reactor.connectUNIX(self._path, self, timeout=GREETING_S)
+
+    def stop(self) -> None:
+        """Close the connection; do not come back."""
+        self._stopped = True
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._connection is not None:
+            self._connection.transport.loseConnection()
+
+    def send(self, message: ToEnforcer) -> bool:
+        """Send if there is an enforcer; False if not (the core asks again, records wait)."""
+        return self._connection is not None and self._connection.send(encode(message))
+
+    def buildProtocol(self, _addr: IAddress | None) -> TwistedProtocol:
+        """Twisted: connected."""
+        return _Connection(self, self._reactor, self._hello, self._authority)
+
+    def up(self, connection: _Connection) -> None:
+        """Note that this connection's enforcer has greeted."""
+        self._connection = connection
+        self._retry_s = FIRST_RETRY_S
+
+    def ended(self, reason: str) -> None:
+        """Note that the connection has ended."""
+        was_up, self._connection = self.is_up, None
+        if was_up:
+            self._authority.link_lost(reason)
+        self._again()
+
+    def clientConnectionFailed(self, _connector: IConnector, _reason: Failure) -> None:
+        """Twisted: nobody listens yet."""
+        self._again()
+
+    def _again(self) -> None:
+        if not self._stopped:
+            self._retry = self._reactor.callLater(self._retry_s, self.start)
+            self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)
+
+
+@implementer(IFileDescriptorReceiver, IPushProducer)
+class _Connection(TwistedProtocol):
+    """One connection, from its greeting to its end."""
+
+    transport: Transport
+
+    def __init__(self, link: Link, reactor: IReactorTime, hello: bytes, authority: Authority) -> None:
+        self._link = link
+        self._reactor = reactor
+        self._hello = hello
+        self._authority = authority
+        self._decoder = resolver_decoder()
+        self._descriptors: list[int] = []
+        self._expected: Hello | None = None
+        self._early: list[SnapshotPublished | GrantAnswered] = []
+        self._greeting: IDelayedCall | None = None
+        self._is_up = False
+        self._reason = "closed by the enforcer"
+        self._unsent_bytes = 0
+        self.is_full = False
+
+    def connectionMade(self) -> None:
+        """Twisted: connected; greet, and wait to be greeted."""
+        self.transport.registerProducer(self, True)  # noqa: FBT003 - Twisted's signature
+        self._greeting = self._reactor.callLater(GREETING_S, self._cut, "no greeting")
+        self.transport.write(self._hello)
+
+    def fileDescriptorReceived(self, descriptor: int) -> None:
+        """Twisted: a descriptor came."""
+        if self._is_up or len(self._descriptors) >= MAX_DESCRIPTORS:
+            os.close(descriptor)
+            self._cut("more descriptors than were announced")
+            return
+        self._descriptors.append(descriptor)
+        self._greet()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted: bytes came."""
+        try:
+            messages = self._decoder.feed(data)
+        except FramingError as error:
+            self._cut(str(error))
+            return
+        for message in messages:
+            if isinstance(message, Hello):
+                self._expected = message
+                self._greet()
+            elif self._is_up:
+                self._hand_on(message)
+            else:
+                self._early.append(message)
+
+    def _greet(self) -> None:
+        """The greeting is whole when every descriptor it names is here."""
+        hello = self._expected
+        if hello is None or self._is_up or len(self._descriptors) < len(hello.sockets):
+            return
+        if len(self._descriptors) > len(hello.sockets):
+            self._cut("more descriptors than were announced")
+            return
+        if self._greeting is not None:
+            self._greeting.cancel()
+            self._greeting = None
+        descriptors, self._descriptors = self._descriptors, []
+        self._is_up = True
+        self._link.up(self)
+        self._authority.greeted(hello, descriptors)
+        early, self._early = self._early, []
+        for message in early:
+            self._hand_on(message)
+
+    def _hand_on(self, message: SnapshotPublished | GrantAnswered) -> None:
+        if isinstance(message, SnapshotPublished):
+            self._authority.world_published(message.world)
+        else:
+            self._authority.grants_answered(message)
+
+    def send(self, frame: bytes) -> bool:
+        """Write a frame; give the connection up if too much waits already."""
+        if self.is_full:
+            self._unsent_bytes += len(frame)
+            if self._unsent_bytes > MAX_UNSENT_BYTES:
+                self._cut("the enforcer does not read")
+                return False
+        self.transport.write(frame)
+        return True
+
+    def pauseProducing(self) -> None:
+        """Twisted: the enforcer is behind."""
+        self.is_full = True
+
+    def resumeProducing(self) -> None:
+        """Twisted: it has read what waited."""
+        self.is_full = False
+        self._unsent_bytes = 0
+
+    def stopProducing(self) -> None:
+        """Twisted: the connection is going; ``connectionLost`` follows."""
+
+    def _cut(self, reason: str) -> None:
+        self._greeting = None
+        self._reason = reason
+        self.transport.abortConnection()
+
+    def connectionLost(self, _reason: Failure = connectionDone) -> None:
+        """Twisted: the connection has ended."""
+        if self._greeting is not None:
+            self._greeting.cancel()
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors = []
+        self._link.ended(self._reason)
