@@ -1,20 +1,19 @@
-"""SmartGroups and WebGroups of a FirewallPolicy, and the references of rules to them.
+"""SmartGroups and WebGroups of a FirewallPolicy.
 
-Owns what a group's selectors and domains mean, and the built-in groups. Never decides what becomes
-of a rule whose group is not understood: a reference to one is an error at the rule, and the rule's
-reader widens or refuses. Invariant: a group that no rule refers to makes no error (Obot's provider
-always writes one such).
+Owns what a group's selectors and domains mean. Never decides what becomes of a rule whose group is
+not understood: the rule's reader widens or refuses. Invariant: a group that no rule refers to makes
+no error (Obot's provider always writes one such).
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
 
-from policy.manifest_findings import Place, nearest, shown
+from policy.manifest_findings import Place, shown
 from policy.manifest_shapes import (
     ABSENT,
     Fields,
@@ -32,9 +31,6 @@ from policy.rules import Destination
 ANYWHERE = Destination("anywhere")
 PUBLIC = Destination("public")
 
-_ANYWHERE_UUID = "def000ad-0000-0000-0000-000000000000"
-_PUBLIC_UUID = "def000ad-0000-0000-0000-000000000001"
-_ALL_WEB_UUID = "def000ad-0000-0000-0000-000000000002"
 
 _MAX_DOMAIN = 1000
 """Characters before parsing: longer text is not worth a look (253 are allowed, white space aside)."""
@@ -53,6 +49,7 @@ _FOREIGN_FIELDS = (
 )
 _FOREIGN_TYPES = ("vpc", "subnet", "vm", "k8s_node", "serverless")
 _SELECTOR_MEANT = {
+    "k8sClusterId": "remove it: there is one cluster here",
     "fqdn": "a SmartGroup holds pods or CIDRs; names belong in a WebGroup: webGroups[].domains",
     "matchLabels": "write type: k8s and tags",
     "namespace": "write type: k8s and k8sNamespace",
@@ -71,14 +68,6 @@ class WebGroup(msgspec.Struct, frozen=True):
     patterns: tuple[str, ...] | None
     whole: bool = True
 
-
-BUILT_IN_SMART_GROUPS = {_ANYWHERE_UUID: SmartGroup((ANYWHERE,)), _PUBLIC_UUID: SmartGroup((PUBLIC,))}
-BUILT_IN_WEB_GROUPS = {_ALL_WEB_UUID: WebGroup(("*",))}
-_BUILT_IN_NAMES = {
-    _ANYWHERE_UUID: "the SmartGroup Anywhere",
-    _PUBLIC_UUID: "the SmartGroup Public Internet",
-    _ALL_WEB_UUID: "the WebGroup All-Web",
-}
 
 Group = TypeVar("Group", SmartGroup, WebGroup)
 
@@ -113,16 +102,15 @@ def read_smart_group(fields: Fields, place: Place) -> SmartGroup:
     if selectors is ABSENT or selectors == []:
         here.error("the group has no selectors", "write at least one, for example cidr: 0.0.0.0/0")
         return SmartGroup(None)
-    found = [
-        _selector(mapping(item, here.at(index)), here.at(index))
-        for index, item in enumerate(sequence(selectors, here) or ())
-    ]
+    found = [_selector(item, here.at(index)) for index, item in enumerate(sequence(selectors, here) or ())]
     if place.lenient or place.report.errors != before:
         return SmartGroup(None)
     return SmartGroup(tuple(destination for destination in found if destination is not None))
 
 
-def _selector(fields: Fields, place: Place) -> Destination | None:
+def _selector(item: object, place: Place) -> Destination | None:
+    before = place.report.errors
+    fields = mapping(item, place)
     known_fields(fields, ("cidr", "type", *_K8S_FIELDS, *_FOREIGN_FIELDS), place, _SELECTOR_MEANT)
     if "cidr" in fields:
         others = [name for name in fields if name != "cidr"]
@@ -131,14 +119,15 @@ def _selector(fields: Fields, place: Place) -> Destination | None:
         return cidr(fields["cidr"], place.at("cidr"))
     for name in _FOREIGN_FIELDS:
         if name in fields:
-            place.at(name).error(f"{name} selects what Nameward does not know", "write type: k8s or cidr")
+            fix = _SELECTOR_MEANT.get(name, "write type: k8s or cidr")
+            place.at(name).error(f"{name} selects what Nameward does not know", fix)
     kind = fields.get("type", ABSENT)
     if kind == "k8s":
         return _pods(fields, place)
     if kind is ABSENT:
-        place.error(
-            "the selector has neither cidr nor type", "write cidr: 0.0.0.0/0, or type: k8s with k8sNamespace"
-        )
+        if place.report.errors == before:
+            fix = "write cidr: 0.0.0.0/0, or type: k8s with k8sNamespace"
+            place.error("the selector has neither cidr nor type", fix)
     elif kind in _FOREIGN_TYPES:
         place.at("type").error(f"the type {shown(kind)} is not known to Nameward", "write type: k8s or cidr")
     else:
@@ -226,64 +215,7 @@ def read_domains(listed: list[object], place: Place) -> list[str]:
         try:
             pattern = parse_pattern(domain)
         except PatternError as problem:
-            here.error(f"{shown(domain)}: {problem.message}; the domain is skipped", problem.fix)
+            here.error(f"{problem.message}; the domain is skipped", problem.fix)
             continue
         patterns.append(pattern.text)
     return patterns
-
-
-def referred(
-    value: object, groups: Mapping[str, Group], built_in: Mapping[str, Group], kind: str, place: Place
-) -> list[Group] | None:
-    """The groups a rule refers to; None with a finding if any of them cannot be resolved.
-
-    ``kind`` is "smartGroup" or "webGroup", for the messages.
-    """
-    listed = sequence(value, place)
-    if listed is None:
-        return None
-    if not listed:
-        place.error(
-            "an empty list: nothing is named here", f"name at least one {kind}, or leave the field out"
-        )
-        return None
-    before = place.report.errors
-    found = [_refer(item, groups, built_in, kind, place.at(index)) for index, item in enumerate(listed)]
-    return [group for group in found if group is not None] if place.report.errors == before else None
-
-
-def _refer(
-    item: object, groups: Mapping[str, Group], built_in: Mapping[str, Group], kind: str, place: Place
-) -> Group | None:
-    fields = mapping(item, place)
-    if not fields:
-        if isinstance(item, dict):
-            place.error("neither name nor uuid", f"write the name of a {kind} of this policy")
-        return None
-    known_fields(fields, ("name", "uuid"), place, {})
-    if "name" in fields and "uuid" in fields:
-        place.error("both name and uuid", "write one of the two")
-        return None
-    if "uuid" in fields:
-        uuid = text(fields["uuid"], place.at("uuid"))
-        group = built_in.get((uuid or "").lower())
-        if uuid is not None and group is None:
-            other = _BUILT_IN_NAMES.get(uuid.lower())
-            what = f"is {other}, which cannot stand here" if other else "is not a built-in group"
-            known = ", ".join(f"{key} ({_BUILT_IN_NAMES[key]})" for key in built_in)
-            place.at("uuid").error(
-                f"the uuid {shown(uuid)} {what}", f"define a {kind} here and name it; built in: {known}"
-            )
-        return group
-    if "name" not in fields:
-        return None
-    name = text(fields["name"], place.at("name"))
-    if name is not None and name not in groups:
-        meant = nearest(name, groups)
-        fix = (
-            f"write {shown(meant)}"
-            if meant
-            else f"define it under spec.{kind}s; groups of a controller are not known"
-        )
-        place.at("name").error(f"there is no {kind} {shown(name)} in this policy", fix)
-    return groups.get(name) if name is not None else None

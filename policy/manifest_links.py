@@ -46,7 +46,8 @@ def single_objects(entries: list[Entry], findings: list[Finding]) -> list[Entry]
             continue
         for copy in copies:
             other = _where(copies[1] if copy is first else first)
-            message = f"the {what} is different in {other}, so nothing is permitted by either"
+            outcome = "both permit nothing" if isinstance(copy.value, Policy) else "neither is loaded"
+            message = f"the {what} is different in {other}, so {outcome}"
             findings.append(
                 _finding(copy, "/metadata/name", "error", message, "remove one, or name it differently")
             )

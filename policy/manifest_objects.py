@@ -121,8 +121,11 @@ def _kind(fields: Fields, place: Place) -> str | None:
     if isinstance(kind, str) and kind in _VERSIONS:
         versions = _VERSIONS[kind]
         if version not in versions:
-            here = place if version is None else place.at("apiVersion")
-            here.error(f"the apiVersion of a {kind} is {shown(version)}", f"write apiVersion: {versions[0]}")
+            fix = f"write apiVersion: {versions[0]}"
+            if version is None:
+                place.error("the object has no apiVersion", fix)
+            else:
+                place.at("apiVersion").error(f"{shown(version)} is not the apiVersion of a {kind}", fix)
         return kind
     if not isinstance(kind, str) or not kind:
         if not ours and "apiVersion" not in fields and "spec" not in fields:

@@ -66,7 +66,7 @@ def read_firewall_policy(fields: Fields, namespace: str, name: str, broken: bool
         place.error("the policy has no spec", "write spec: with rules")
     items = _items(spec, here)
     lost = broken or items is None or place.report.errors != before
-    if items == []:
+    if items == [] and not lost:
         _empty(spec, here)
     groups = _groups(spec, items or [], here)
     rules = [
@@ -75,10 +75,13 @@ def read_firewall_policy(fields: Fields, namespace: str, name: str, broken: bool
     _warn(rules, items or [], here.at("rules"))
     if lost:
         rules = without_permits(rules)
-        place.error(
-            "the policy is not understood as a whole: it permits nothing, and a deny stands for what it lost",
-            "correct the other errors in it",
+        whom = (
+            "the pods that its rules select"
+            if rules[-1].selector != Selector()
+            else f"all pods of {namespace}"
         )
+        message = f"the policy is not understood as a whole, so it denies everything to {whom}"
+        place.error(message, "correct its other errors")
     accepted = not lost and place.report.errors == before
     return Policy(
         namespace=namespace,
@@ -129,11 +132,11 @@ def _groups(spec: Fields, items: list[object], place: Place) -> Groups:
     if "webGroups" in spec:
         used = _used(items, "webGroups")
         web = read_groups(spec["webGroups"], used, place.at("webGroups"), read_web_group, WebGroup(None))
-        for name in web:
-            if name not in used:
-                place.at("webGroups").warning(
-                    f"no rule refers to the webGroup {shown(name)}", "refer to it, or remove it"
-                )
+        for index, item in enumerate(spec["webGroups"] if isinstance(spec["webGroups"], list) else ()):
+            name = item.get("name") if isinstance(item, dict) else None
+            if isinstance(name, str) and name not in used:
+                message = f"no rule refers to the webGroup {shown(name)}"
+                place.at("webGroups", index).warning(message, "refer to it, or remove it")
     return Groups(smart, web)
 
 
@@ -159,7 +162,11 @@ def _warn(rules: list[Rule], items: list[object], place: Place) -> None:
             )
             place.at(index, "name").warning(message, "give each rule its own name")
     for name in FIELDS_WITHOUT_EFFECT:
-        having = [index for index, item in enumerate(items) if isinstance(item, dict) and name in item]
+        having = [
+            index
+            for index, item in enumerate(items)
+            if rules[index].understood and isinstance(item, dict) and name in item
+        ]
         if having:
             count = f"{len(having)} rules" if len(having) > 1 else "one rule"
             message = f"{name} has no effect here (in {count} of this policy)"

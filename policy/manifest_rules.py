@@ -13,14 +13,8 @@ from typing import cast
 import msgspec
 
 from policy.manifest_findings import Place, shown
-from policy.manifest_groups import (
-    ANYWHERE,
-    BUILT_IN_SMART_GROUPS,
-    BUILT_IN_WEB_GROUPS,
-    SmartGroup,
-    WebGroup,
-    referred,
-)
+from policy.manifest_groups import ANYWHERE, SmartGroup, WebGroup
+from policy.manifest_references import BUILT_IN_SMART_GROUPS, BUILT_IN_WEB_GROUPS, referred
 from policy.manifest_shapes import (
     ABSENT,
     Fields,
@@ -53,6 +47,7 @@ RULE_FIELDS = (
 )
 _MEANT = {
     "ports": "write port: 443, one number without quotes, and endPort for the last of a range",
+    "destinationPort": "write port",
     "domains": "write the domains in spec.webGroups and refer to that group in webGroups",
     "destinations": "write destinationSmartGroups",
     "source": "write selector: the source is always pods of the policy's own namespace",
@@ -66,7 +61,10 @@ _SELECTOR_MEANT = {
     "podSelector": "write matchLabels right under selector",
 }
 _ACTIONS = ("permit", "deny", "intrusion_detection_permit")
-_MEANT_AS_PERMIT = frozenset({"permit", "allow", "accept", "pass", "intrusion_detection_permit"})
+_ACTIONS_MEANT = {
+    **dict.fromkeys(("permit", "allow", "allowed", "accept", "pass"), "permit"),
+    **dict.fromkeys(("deny", "drop", "block", "reject", "forbid"), "deny"),
+}
 FIELDS_WITHOUT_EFFECT = ("logging", "logProfile", "tlsProfile", "decryptPolicy", "flowAppRequirement")
 """Accepted and checked, but they change no decision."""
 
@@ -84,6 +82,8 @@ def read_rule(item: object, index: int, groups: Groups, place: Place) -> Rule:
     """Read one item of ``spec.rules``. Total."""
     before = place.report.errors
     fields = mapping(item, place)
+    if not isinstance(item, dict):
+        return Rule(name=f"(rule {index + 1})", action="deny", destinations=(ANYWHERE,), understood=False)
     known_fields(fields, RULE_FIELDS, place, _MEANT)
     name = _name(fields, index, place)
     action = _action(fields, place)
@@ -124,11 +124,12 @@ def _action(fields: Fields, place: Place) -> Action:
     if value is ABSENT:
         place.error("the rule has no action", "write action: permit or action: deny")
         return "deny"
-    known = choice(value, _ACTIONS, place.at("action"))
+    known = choice(value, _ACTIONS, place.at("action"), _ACTIONS_MEANT)
     if known == "intrusion_detection_permit":
         place.at("action").warning("no intrusion detection is done here: this is a permit", "write permit")
-    meant = known or (value.strip().lower() if isinstance(value, str) else "")
-    return "permit" if meant in _MEANT_AS_PERMIT else "deny"
+    if known is None and isinstance(value, str):
+        known = _ACTIONS_MEANT.get(value.strip().lower())
+    return "deny" if known in {None, "deny"} else "permit"
 
 
 def read_selector(fields: Fields, place: Place) -> Selector:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from policy.manifest_findings import Place, nearest, shown
 from policy.pods import Labels
@@ -19,14 +19,14 @@ Fields = Mapping[str, object]
 ABSENT: object = object()
 """What ``fields.get(name, ABSENT)`` gives for a field that is not there; null is there."""
 
-_MAX_UNKNOWN = 20
+_MAX_UNKNOWN = 8
 _LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?\Z")
 _DNS_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?\Z")
 _TYPES = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", int: "a whole number"}
 
 
 def _wrong_type(value: object, wanted: type, place: Place) -> None:
-    fix = f"write {_TYPES[wanted]}, or leave the field out"
+    fix = f"write {_TYPES[wanted]}"
     if wanted is str and isinstance(value, (bool, int, float)):
         fix = f'put it in quotes: "{shown(value)}"'
     elif wanted is int and isinstance(value, str) and value.strip().isdecimal() and len(value) < 20:
@@ -85,29 +85,29 @@ def whole_number(value: object, first: int, last: int, place: Place) -> int | No
     return value
 
 
-def choice(value: object, allowed: Iterable[str], place: Place) -> str | None:
-    """One of the allowed words, or None with a finding."""
-    words = tuple(allowed)
+def choice(
+    value: object, words: Sequence[str], place: Place, meant_by: Mapping[str, str] | None = None
+) -> str | None:
+    """One of the words, or None with a finding. ``meant_by`` maps other people's words to ours."""
     if isinstance(value, str):
         if value in words:
             return value
-        meant = nearest(value, words)
+        meant = (meant_by or {}).get(value.strip().lower()) or nearest(value, words)
         listed = ", ".join(words)
         place.error(
             f"{shown(value)} is not one of {listed}", f"write {meant}" if meant else f"write one of {listed}"
         )
     else:
-        _wrong_type(value, str, place)
+        place.error(f"{shown(value)} where a word belongs", f"write one of {', '.join(words)}")
     return None
 
 
-def known_fields(fields: Fields, known: Iterable[str], place: Place, meant: Mapping[str, str]) -> None:
+def known_fields(fields: Fields, known: Sequence[str], place: Place, meant: Mapping[str, str]) -> None:
     """Report each field that is not known. ``meant`` maps wrong names people write to a fix."""
-    names = tuple(known)
-    unknown = [name for name in fields if name not in names]
+    unknown = [name for name in fields if name not in known]
     for name in unknown[:_MAX_UNKNOWN]:
-        similar = nearest(name, names)
-        fix = f"write {similar}" if similar else "remove it; the fields here are " + ", ".join(names)
+        similar = nearest(name, known)
+        fix = f"write {similar}" if similar else "remove it; the fields here are " + ", ".join(known)
         place.at(name).error(f"the field {shown(name)} is unknown here", meant.get(name, fix))
     if len(unknown) > _MAX_UNKNOWN:
         place.error(f"{len(unknown) - _MAX_UNKNOWN} more fields are unknown here", "remove them")
