@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
+from enforcer.elements import PROTOCOL_NAMES
 from enforcer.netlink import (
     NETLINK_NETFILTER,
+    NLA_NESTED,
     Message,
     NetlinkRefused,
     NetlinkSocket,
@@ -45,81 +48,96 @@ class Flow(NamedTuple):
 
 
 class Conntrack:
-    """Conntrack of this network namespace. One thread only."""
+    """Conntrack of this network namespace. Each call has a socket of its own, so any thread may make it.
 
-    def __init__(self) -> None:
-        """OSError without netlink; NetlinkRefused comes later if nf_conntrack_netlink is missing."""
-        self._socket = NetlinkSocket(NETLINK_NETFILTER, receive_bytes=4 << 20)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
+    All raise NetlinkRefused if the kernel lacks nf_conntrack_netlink.
+    """
 
     def flows(self) -> Iterator[Flow]:
-        """All original tuples: 2 µs of Python each, so not on a loop that serves."""
-        for family in _AF.values():
-            for found in self._socket.dump(_GET, struct.pack(">BBH", family, 0, 0)):
-                yield _flow(next(v for k, v in attributes(found.payload, 4) if k == _TUPLE_ORIG))
+        """All original tuples: 3 µs of Python each, so not on a loop that serves."""
+        with _opened() as door:
+            for family in _AF.values():
+                for found in door.dump(_GET, struct.pack(">BBH", family, 0, 0)):
+                    yield _flow(next(v for k, v in attributes(found.payload, 4) if k == _TUPLE_ORIG))
+
+    def used(self, candidates: Iterable[tuple[bytes, bytes]]) -> set[tuple[bytes, bytes, str, int]]:
+        """Of these pairs (pod, destination) the flows there are: pair, protocol's name, port (0: none)."""
+        pairs = set(candidates)
+        return {
+            (flow.source, flow.destination, PROTOCOL_NAMES.get(flow.protocol, str(flow.protocol)), flow.port)
+            for flow in self.flows()
+            if (flow.source, flow.destination) in pairs
+        }
 
     def count(self) -> int:
         """How many entries the table holds."""
-        answer = self._socket.get(_STATS, struct.pack(">BBH", 0, 0, 0))
+        with _opened() as door:
+            answer = door.get(_STATS, struct.pack(">BBH", 0, 0, 0))
         fields = dict(attributes(answer.payload, 4))
         return int(struct.unpack(">I", fields[_STATS_ENTRIES])[0])
 
-    def delete_flows(self, addresses: Collection[bytes]) -> int:
+    def delete_flows(self, addresses: Iterable[bytes]) -> int:
         """Delete every flow that one of these packed pod addresses opened or answers; return how many.
 
         A walk may miss entries that the kernel moves meanwhile, so it ends with one that found none
         (or after three: a live pod opens new ones).
         """
+        ends = frozenset(addresses)
         deleted = 0
-        for _ in range(_PASSES):
-            found = [entry for entry in self._candidates(addresses) if _ends(entry) & set(addresses)]
-            deleted += sum(self._delete(entry) for entry in found)
-            if not found:
-                break
+        with _opened() as door:
+            for _ in range(_PASSES):
+                found = [entry for entry in _candidates(door, ends) if not ends.isdisjoint(_ends(entry))]
+                deleted += sum(_delete(door, entry) for entry in found)
+                if not found:
+                    break
         return deleted
 
-    def _candidates(self, addresses: Collection[bytes]) -> list[Message]:
-        if len(addresses) > _FILTERED_DUMPS:
-            families = {_AF[len(address)] for address in addresses}
-            return [
-                m for family in families for m in self._socket.dump(_GET, struct.pack(">BBH", family, 0, 0))
-            ]
-        return [
-            m
-            for address in addresses
-            for side in (_TUPLE_ORIG, _TUPLE_REPLY)
-            for m in self._from(address, side)
-        ]
 
-    def _from(self, address: bytes, side: int) -> list[Message]:
-        header = struct.pack(">BBH", _AF[len(address)], 0, 0)
-        source = nested(side, nested(_TUPLE_IP, attribute(_SRC[len(address) == 16], address)))
-        flags = (_FILTER_IP_SRC, 0) if side == _TUPLE_ORIG else (0, _FILTER_IP_SRC)
-        wanted = b"".join(attribute(kind, struct.pack("=I", bits)) for kind, bits in enumerate(flags, 1))
-        try:
-            return self._socket.dump(_GET, header + source + nested(_FILTER, wanted))
-        except NetlinkRefused as refused:
-            if refused.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                raise
-            return self._socket.dump(_GET, header)  # before 5.8: no filter
+@contextmanager
+def _opened() -> Iterator[NetlinkSocket]:
+    door = NetlinkSocket(NETLINK_NETFILTER, receive_bytes=4 << 20)
+    try:
+        yield door
+    finally:
+        door.close()
 
-    def _delete(self, entry: Message) -> int:
-        """Delete exactly this flow: the id makes sure it is not a later one with the same tuple."""
-        kept = b"".join(
-            attribute(k | (0x8000 if k == _TUPLE_ORIG else 0), v)
-            for k, v in attributes(entry.payload, 4)
-            if k in (_TUPLE_ORIG, _ID, _ZONE)
-        )
-        try:
-            self._socket.request(_DELETE, 0, entry.payload[:4] + kept)
-        except NetlinkRefused as refused:
-            if refused.errno != errno.ENOENT:
-                raise
-            return 0
-        return 1
+
+def _candidates(door: NetlinkSocket, addresses: frozenset[bytes]) -> list[Message]:
+    if len(addresses) > _FILTERED_DUMPS:
+        families = {_AF[len(address)] for address in addresses}
+        return [m for family in families for m in door.dump(_GET, struct.pack(">BBH", family, 0, 0))]
+    return [
+        m for address in addresses for side in (_TUPLE_ORIG, _TUPLE_REPLY) for m in _from(door, address, side)
+    ]
+
+
+def _from(door: NetlinkSocket, address: bytes, side: int) -> list[Message]:
+    header = struct.pack(">BBH", _AF[len(address)], 0, 0)
+    source = nested(side, nested(_TUPLE_IP, attribute(_SRC[len(address) == 16], address)))
+    flags = (_FILTER_IP_SRC, 0) if side == _TUPLE_ORIG else (0, _FILTER_IP_SRC)
+    wanted = b"".join(attribute(kind, struct.pack("=I", bits)) for kind, bits in enumerate(flags, 1))
+    try:
+        return door.dump(_GET, header + source + nested(_FILTER, wanted))
+    except NetlinkRefused as refused:
+        if refused.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+        return door.dump(_GET, header)  # before 5.8: no filter
+
+
+def _delete(door: NetlinkSocket, entry: Message) -> int:
+    """Delete exactly this flow: the id makes sure it is not a later one with the same tuple."""
+    kept = b"".join(
+        attribute(k | (NLA_NESTED if k == _TUPLE_ORIG else 0), v)
+        for k, v in attributes(entry.payload, 4)
+        if k in (_TUPLE_ORIG, _ID, _ZONE)
+    )
+    try:
+        door.request(_DELETE, 0, entry.payload[:4] + kept)
+    except NetlinkRefused as refused:
+        if refused.errno != errno.ENOENT:
+            raise
+        return 0
+    return 1
 
 
 def _ends(entry: Message) -> set[bytes]:

@@ -19,6 +19,7 @@ from policy.special_purpose import METADATA
 
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
 PROTOCOLS = {"tcp": TCP, "udp": UDP}
+PROTOCOL_NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMPV6: "icmp"}
 EXPANDED_PORTS = 64
 """Ranges up to so many ports become one element a port; wider ones also use aligned blocks."""
 
@@ -181,7 +182,7 @@ def describe(name: str, key: bytes) -> Opening:
     pod, destination, rest = key[:size], key[size : 2 * size], key[2 * size :]
     if not rest:
         return Opening(pod, destination, "any", 0, 65535)
-    protocol = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMPV6: "icmp"}.get(rest[0], str(rest[0]))
+    protocol = PROTOCOL_NAMES.get(rest[0], str(rest[0]))
     if len(rest) == 4:
         return Opening(pod, destination, protocol, 0, 65535)
     first = struct.unpack_from(">H", rest, 4)[0]

@@ -97,7 +97,7 @@ def guard(layout: Layout) -> str:
         *_chain("forward", ["type filter hook forward priority filter - 4; policy accept;", *check]),
         *_chain("input", ["type filter hook input priority filter - 4; policy accept;", neighbours, *check]),
     ]
-    return _replace(GUARD_TABLE, lines)
+    return _replace(GUARD_TABLE, lines, " { flags owner; }")
 
 
 def remove() -> str:
@@ -112,9 +112,10 @@ _MULTICAST_MEMBERSHIP = "mld-listener-query, mld-listener-report, mld-listener-d
 _DNS_PORTS = "{ 53, 853, 5353 }"
 
 
-def _replace(table: str, lines: list[str]) -> str:
+def _replace(table: str, lines: list[str], first: str = "") -> str:
+    """Add, delete, define: the deletion must find a table; ``first`` says it as an owned one must be said."""
     body = "\n".join("  " + line for line in lines)
-    return f"table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n{body}\n}}\n"
+    return f"table inet {table}{first}\ndelete table inet {table}\ntable inet {table} {{\n{body}\n}}\n"
 
 
 def _chain(name: str, rules: list[str]) -> list[str]:
