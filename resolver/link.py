@@ -16,7 +16,6 @@ from twisted.internet.interfaces import (
     IFileDescriptorReceiver,
     IPushProducer,
     IReactorTime,
-    IReactorUNIX,
 )
 from twisted.internet.protocol import ClientFactory, connectionDone
 from twisted.internet.protocol import Protocol as TwistedProtocol
@@ -24,14 +23,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from policy.authority import GrantAnswered, Hello, SnapshotPublished, ToEnforcer
+from policy.runtime.clock import MonotonicReactor
 from policy.runtime.framing import FramingError, encode, resolver_decoder
 from policy.world import World
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IConnector, IConsumer, ITCPTransport
-
-    class Reactor(IReactorTime, IReactorUNIX):
-        """What the link needs of the reactor."""
 
     class Transport(ITCPTransport, IConsumer):
         """What Twisted gives a connection of a UNIX socket."""
@@ -66,7 +63,7 @@ class Link(ClientFactory):
 
     noisy = False
 
-    def __init__(self, reactor: Reactor, path: str, version: str, authority: Authority) -> None:
+    def __init__(self, reactor: MonotonicReactor, path: str, version: str, authority: Authority) -> None:
         self._reactor = reactor
         self._path = path
         self._hello = encode(Hello(version))

@@ -8,20 +8,14 @@ at to the address and port it came from, and one turn of the reactor takes a bou
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReadDescriptor
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from policy.runtime.clock import MonotonicReactor
 from resolver import transport
 from resolver.effects import Client
-
-if TYPE_CHECKING:
-
-    class Reactor(IReactorFDSet, IReactorTime):
-        """What a listener needs of the reactor."""
-
 
 MAX_QUERY_BYTES = 4096
 DATAGRAMS_PER_TURN = 64
@@ -43,7 +37,7 @@ class UdpListener:
 
     def __init__(
         self,
-        reactor: Reactor,
+        reactor: MonotonicReactor,
         sock: transport.Socket,
         index: int,
         *,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -36,7 +36,7 @@ MAX_UNREAD_BYTES = 256 * 1024
 _PREFIX_BYTES = 2
 
 
-class StreamListener(Factory):
+class StreamListener(ServerFactory):
     """All TCP connections of clients. ``received(wire, client, now)`` takes every message.
 
     ``closed(via, now)`` tells that a connection has ended; replies to it go nowhere from then on.

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from policy.runtime.clock import MonotonicReactor
 from policy.runtime.kinds import Upstream
 from resolver import transport
 from resolver.alarm import Alarm
@@ -22,11 +23,6 @@ from resolver.upstreams import Answered, Attempt, Cancel, Forwarding, Send, Step
 
 if TYPE_CHECKING:
     from twisted.internet import ssl
-
-    from resolver.upstream_streams import Reactor as StreamReactor
-
-    class Reactor(StreamReactor, IReactorFDSet):
-        """What forwarding needs of the reactor."""
 
 
 MAX_DATAGRAM_BYTES = 4096
@@ -73,7 +69,7 @@ class UpstreamIO:
 
     def __init__(
         self,
-        reactor: Reactor,
+        reactor: MonotonicReactor,
         forwarding: Forwarding,
         answered: Callable[[int, bytes, float], None],
         failed: Callable[[int, int, float], None],

@@ -11,19 +11,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import ssl
-from twisted.internet.interfaces import IConnector, IDelayedCall, IReactorTCP, IReactorTime
+from twisted.internet.interfaces import IConnector, IDelayedCall
 from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
+from policy.runtime.clock import MonotonicReactor
 from policy.runtime.kinds import Upstream
 from resolver.upstreams import STREAM_WAIT_S, Attempt
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, ITCPTransport
-
-    class Reactor(IReactorTCP, IReactorTime):
-        """What a stream needs of the reactor."""
 
 
 IDLE_S = 10.0
@@ -41,7 +39,7 @@ class UpstreamStream(ClientFactory):
 
     def __init__(
         self,
-        reactor: Reactor,
+        reactor: MonotonicReactor,
         upstream: Upstream,
         received: Callable[[Upstream, bytes], bool],
         lost: Callable[[list[Attempt], bool], None],

@@ -1,0 +1,109 @@
+"""The node's DNS sockets in this process: taken over from the enforcer, kept when it goes.
+
+Owns each adopted descriptor and what reads it. Never opens a socket. Invariant: one kernel socket is
+read once, however often its descriptor arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.interfaces import IListeningPort
+from twisted.python.failure import Failure
+
+from policy.runtime.clock import MonotonicReactor
+from resolver import transport
+from resolver.effects import Client
+from resolver.listener import Hit, Received, UdpListener
+from resolver.stream_listener import StreamListener
+
+
+class Doors:
+    """All sockets by name; ``udp4 udp6 tcp4 tcp6`` and those of ``dns.listen``."""
+
+    def __init__(
+        self,
+        reactor: MonotonicReactor,
+        streams: StreamListener,
+        *,
+        hit: Hit,
+        received: Received,
+        broken: Callable[[Failure], None],
+    ) -> None:
+        self._reactor = reactor
+        self._streams = streams
+        self._hit = hit
+        self._received = received
+        self._broken = broken
+        self._socks: dict[str, transport.Socket] = {}
+        self._udp: dict[int, UdpListener] = {}
+        self._udp_index: dict[str, int] = {}
+        self._ports: dict[str, IListeningPort] = {}
+        self._last_index = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the sockets that are being read."""
+        return tuple(self._socks)
+
+    def adopt(self, names: Sequence[str], descriptors: Sequence[int]) -> None:
+        """Read these sockets from now on; those that are read already stay as they are."""
+        for name, descriptor in zip(names, descriptors, strict=True):
+            sock = transport.adopt(descriptor)
+            known = self._socks.get(name)
+            if known is not None and transport.same_socket(known, sock):
+                sock.close()
+                continue
+            if known is not None:
+                self._close(name)
+            self._socks[name] = sock
+            if transport.is_datagram(sock):
+                self._read_datagrams(name, sock)
+            else:
+                port = self._reactor.adoptStreamPort(sock.fileno(), sock.family, self._streams)
+                self._ports[name] = port
+
+    def reply(self, wire: bytes, client: Client) -> None:
+        """Send a reply through the socket or connection its query came by, if that is still there."""
+        if client.transport == "tcp":
+            self._streams.reply(wire, client)
+        elif (listener := self._udp.get(client.via)) is not None:
+            listener.reply(wire, client)
+
+    def stop_reading(self) -> None:
+        """Take no further query; replies can still be sent."""
+        for listener in self._udp.values():
+            listener.stop()
+        for port in self._ports.values():
+            port.stopListening()
+        self._ports.clear()
+        self._streams.stop_reading()
+
+    def close(self) -> None:
+        """Give every socket and connection up."""
+        self._streams.close()
+        for name in self.names:
+            self._close(name)
+
+    def _read_datagrams(self, name: str, sock: transport.Socket) -> None:
+        self._last_index += 1
+        listener = UdpListener(
+            self._reactor,
+            sock,
+            self._last_index,
+            hit=self._hit,
+            received=self._received,
+            broken=self._broken,
+        )
+        self._udp[self._last_index] = listener
+        self._udp_index[name] = self._last_index
+        listener.start()
+
+    def _close(self, name: str) -> None:
+        index = self._udp_index.pop(name, None)
+        if index is not None:
+            self._udp.pop(index).stop()
+        port = self._ports.pop(name, None)
+        if port is not None:
+            port.stopListening()
+        self._socks.pop(name).close()

@@ -1,0 +1,228 @@
+"""One node's resolver, wired: the core, and around it sockets, upstreams, link and time.
+
+Owns the way of each effect to its adapter and of each event to the core. Decides nothing. Invariant:
+after every event the core's effects are carried out at once, in order, and the alarm knows the
+next deadline.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+
+from policy.authority import GrantAnswered, Hello
+from policy.runtime.clock import MonotonicReactor
+from policy.runtime.kinds import parse_upstream
+from policy.runtime.resolvconf import host_search_domains, host_upstreams
+from policy.runtime.sections import Settings
+from policy.snapshot import compile_snapshot
+from policy.world import World
+from resolver.alarm import Alarm
+from resolver.core import Core
+from resolver.core_settings import CoreSettings
+from resolver.doors import Doors
+from resolver.effects import AskGrants, AskUpstream, Client, Effect, Reply
+from resolver.link import Link
+from resolver.log import Log
+from resolver.reports import Recording, counters_report
+from resolver.stream_listener import StreamListener
+from resolver.upstream_io import UpstreamIO
+from resolver.upstreams import Forwarding
+
+if TYPE_CHECKING:
+    from policy.runtime.kinds import Upstream
+
+
+FLUSH_S = 0.1
+REPORT_S = 1.0
+DRAIN_S = 1.0
+_DRAIN_STEP_S = 0.02
+
+
+def core_settings(settings: Settings) -> CoreSettings:
+    """Return what the core needs of the node's settings."""
+    dns, limits = settings.dns, settings.limits
+    return CoreSettings(
+        max_ttl_s=int(dns.max_ttl_s),
+        grace_s=settings.enforcement.grace_s,
+        hold_timeout_s=dns.hold_timeout_s,
+        deadline_s=dns.deadline_s,
+        queries_per_second=limits.queries_per_second,
+        queries_in_flight=limits.queries_in_flight,
+        distinct_names=limits.distinct_names.count,
+        distinct_names_period_s=limits.distinct_names.period_s,
+        cache_entries=limits.cache_entries,
+        query_types=dns.query_types,
+        blocked_reply=dns.blocked_reply,  # type: ignore[arg-type]
+        tunnel_action=dns.tunnel_action,  # type: ignore[arg-type]
+        cluster_dns=bool(dns.cluster_upstreams),
+        search_domains=dns.search_domains or host_search_domains(),
+        pod_cidrs=settings.enforcement.pod_cidrs,
+    )
+
+
+def upstream_groups(settings: Settings) -> dict[str, tuple[Upstream, ...]]:
+    """Return whom to ask for names outside and inside the cluster."""
+    outside = settings.dns.upstreams or host_upstreams()
+    return {
+        "outside": tuple(parse_upstream(one) for one in outside),
+        "cluster": tuple(parse_upstream(one) for one in settings.dns.cluster_upstreams),
+    }
+
+
+class Resolver:
+    """Runs in the reactor from ``start`` until ``drain`` has called back."""
+
+    def __init__(
+        self,
+        reactor: MonotonicReactor,
+        settings: Settings,
+        version: str,
+        log: Log,
+        broken: Callable[[Failure], None],
+    ) -> None:
+        self._reactor = reactor
+        self._log = log
+        self._core = Core(core_settings(settings))
+        self._recording = Recording()
+        self._has_rejected = False
+        groups = upstream_groups(settings)
+        self._forwarding = Forwarding(groups, random.SystemRandom())
+        self._upstreams = UpstreamIO(
+            reactor, self._forwarding, self._upstream_answered, self._upstream_failed
+        )
+        self._streams = StreamListener(
+            reactor, self._received, self._closed, settings.limits.tcp_connections_per_pod
+        )
+        self._doors = Doors(
+            reactor, self._streams, hit=self._core.hit, received=self._received, broken=broken
+        )
+        self._link = Link(reactor, f"{settings.runtime_dir}/authority.sock", version, self)
+        self._alarm = Alarm(reactor, self._core.next_deadline, self._deadline_passed)
+        self._ticks: dict[str, IDelayedCall] = {}
+        self._warn_without_upstreams(groups["outside"])
+
+    def start(self) -> None:
+        """Connect to the authority; its sockets are read as soon as they come."""
+        self._do(self._core.authority_lost(self._reactor.seconds()))
+        self._link.start()
+        self._every("flush", FLUSH_S, self._flush)
+        self._every("report", REPORT_S, self._report)
+
+    def use(self, settings: Settings) -> None:
+        """Go on with other settings, without losing a query."""
+        self._has_rejected = False
+        groups = upstream_groups(settings)
+        self._warn_without_upstreams(groups["outside"])
+        self._upstreams.use(groups)
+        self._streams.max_per_source = settings.limits.tcp_connections_per_pod
+        self._do(self._core.settings_changed(core_settings(settings), self._reactor.seconds()))
+
+    def settings_rejected(self) -> None:
+        """Report that the settings as they are on disk now were refused."""
+        self._has_rejected = True
+
+    def drain(self, done: Callable[[], None]) -> None:
+        """Take no further query, answer what is under way within ``DRAIN_S``, then call ``done``."""
+        self._doors.stop_reading()
+        until = self._reactor.seconds() + DRAIN_S
+
+        def look() -> None:
+            if self._core.in_flight and self._reactor.seconds() < until:
+                self._reactor.callLater(_DRAIN_STEP_S, look)
+                return
+            self._flush()
+            self._report()
+            for tick in self._ticks.values():
+                tick.cancel()
+            self._alarm.stop()
+            self._link.stop()
+            self._upstreams.stop()
+            self._reactor.callLater(_DRAIN_STEP_S, finish)  # the last replies and records leave
+
+        def finish() -> None:
+            self._doors.close()
+            done()
+
+        look()
+
+    def greeted(self, hello: Hello, descriptors: list[int]) -> None:
+        """The enforcer is there: read its sockets, ask again for what waits."""
+        self._doors.adopt(hello.sockets, descriptors)
+        self._log.tell("authority.back", version=hello.version, sockets=self._doors.names)
+        self._do(self._core.authority_back(self._reactor.seconds()))
+
+    def world_published(self, world: World) -> None:
+        """Decide by this world from now on."""
+        snapshot = compile_snapshot(world)
+        self._log.tell("policy.loaded", generation=world.generation, problems=snapshot.problems)
+        self._do(self._core.snapshot_published(snapshot, self._reactor.seconds()))
+
+    def grants_answered(self, answer: GrantAnswered) -> None:
+        """Hand the outcomes to whoever waits for them."""
+        self._do(self._core.grants_answered(answer, self._reactor.seconds()))
+
+    def link_lost(self, reason: str) -> None:
+        """The enforcer is away: the sockets stay, what needs a grant waits, nothing is answered unheld."""
+        self._log.tell("authority.lost", "warning", reason=reason)
+        self._do(self._core.authority_lost(self._reactor.seconds()))
+
+    def _received(self, wire: bytes, client: Client, now: float) -> None:
+        self._do(self._core.query_received(wire, client, now))
+
+    def _upstream_answered(self, number: int, wire: bytes, now: float) -> None:
+        self._do(self._core.upstream_answered(number, wire, now))
+
+    def _upstream_failed(self, number: int, ede: int, now: float) -> None:
+        self._do(self._core.upstream_failed(number, ede, now))
+
+    def _closed(self, via: int, now: float) -> None:
+        self._core.connection_closed(via, now)
+
+    def _deadline_passed(self, now: float) -> None:
+        self._do(self._core.deadline_passed(now))
+
+    def _do(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Reply):
+                self._doors.reply(effect.wire, effect.client)
+            elif isinstance(effect, AskUpstream):
+                self._upstreams.ask(effect, self._reactor.seconds())
+            elif isinstance(effect, AskGrants):
+                self._link.send(effect.request)
+            else:
+                self._recording.add(effect.record, self._reactor.seconds())
+        self._alarm.arm()
+
+    def _every(self, name: str, period_s: float, act: Callable[[], None]) -> None:
+        def tick() -> None:
+            self._ticks[name] = self._reactor.callLater(period_s, tick)
+            act()
+
+        self._ticks[name] = self._reactor.callLater(period_s, tick)
+
+    def _flush(self) -> None:
+        if self._link.is_up and not self._link.is_behind:
+            for message in self._recording.take(self._reactor.seconds()):
+                self._link.send(message)
+
+    def _report(self) -> None:
+        if self._link.is_up and not self._link.is_behind:
+            self._link.send(
+                counters_report(
+                    self._core.drain(),
+                    self._forwarding.healths(),
+                    self._forwarding.states(),
+                    rejected=self._has_rejected,
+                )
+            )
+
+    def _warn_without_upstreams(self, outside: tuple[Upstream, ...]) -> None:
+        if not outside:
+            self._log.tell(
+                "upstreams.none", "error", reason="resolv.conf names none but stubs: set dns.upstreams"
+            )
