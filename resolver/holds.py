@@ -207,7 +207,8 @@ class Holds:
         if exchange.client.transport != "udp":
             return
         cached = draft.cached
-        end = min(cached.expires_at - 1.0, until - draft.body.ttl - self.settings.grace_s / 2)
+        ttl_s = cached.ttl_s(now, self.settings.max_ttl_s)  # the most that patching will write
+        end = min(cached.expires_at - 1.0, until - ttl_s - self.settings.grace_s / 2)
         prefetch_at = cached.prefetch_at()
         if now < prefetch_at:
             end = min(end, prefetch_at)
