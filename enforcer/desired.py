@@ -1,0 +1,101 @@
+"""What the kernel's sets should hold beside grants, computed from the snapshot and the host.
+
+Pure. Owns who is admitted where. Invariants: an address that no single governed pod claims has no
+identity and so no grant; a pod is admitted only by the interface that leads to it, never an uplink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from enforcer.elements import Element, Endpoint, KnownPod, node_elements
+from enforcer.identity import Identity
+from policy.addresses import to_packed
+from policy.pods import Pod
+from policy.snapshot import Snapshot
+from policy.world import World
+
+
+class Host(NamedTuple):
+    """What the host says: interface by packed pod address, interfaces with a default route."""
+
+    interfaces: Mapping[bytes, str]
+    uplinks: tuple[str, ...]
+
+
+class Fixed(NamedTuple):
+    """What the configuration says."""
+
+    node: str
+    boot_id: str
+    upstreams: tuple[Endpoint, ...] = ()
+    listen: tuple[Endpoint, ...] = ()
+
+
+class Claims(NamedTuple):
+    """Every address that pods of this node claim: its pod, or None where several do."""
+
+    pods: dict[bytes, Pod | None]
+    governed: frozenset[bytes]
+
+
+def local_pods(world: World, node: str) -> Iterable[Pod]:
+    """Return the pods that run on this node and have addresses of their own."""
+    return (pod for pod in world.pods if pod.node in {"", node} and not pod.host_network)
+
+
+def claims(world: World, node: str) -> Claims:
+    """Collect the addresses of this node's pods."""
+    pods: dict[bytes, Pod | None] = {}
+    governed: set[bytes] = set()
+    for pod in local_pods(world, node):
+        for text in pod.addresses:
+            packed = to_packed(text)
+            pods[packed] = None if packed in pods and pods[packed] is not pod else pod
+            if pod.governed:
+                governed.add(packed)
+    return Claims(pods, frozenset(governed))
+
+
+def identities(claimed: Claims, host: Host, boot_id: str) -> dict[bytes, Identity]:
+    """Return the identity of every governed address whose pod and interface are known."""
+    found: dict[bytes, Identity] = {}
+    for source, pod in claimed.pods.items():
+        interface = host.interfaces.get(source, "")
+        if pod is not None and pod.governed and interface and interface not in host.uplinks:
+            found[source] = Identity(source, interface, pod.uid or pod.key, boot_id, pod.key)
+    return found
+
+
+def desired_elements(
+    snapshot: Snapshot,
+    claimed: Claims,
+    host: Host,
+    fixed: Fixed,
+    admitted: Mapping[bytes, Identity],
+    coming: frozenset[bytes],
+) -> dict[str, dict[bytes, Element]]:
+    """Return the node's sets, those ``admitted`` with their static permits; ``coming`` are left out."""
+    known = []
+    for source, pod in claimed.pods.items():
+        if source in coming:
+            continue
+        governed = source in claimed.governed
+        interface = host.interfaces.get(source, "")
+        is_attributed = source in admitted if governed else pod is not None and interface not in host.uplinks
+        known.append(KnownPod(source, interface if is_attributed else "", governed))
+    static = {}
+    for source, identity in admitted.items():
+        pod = snapshot.pod(identity.key)
+        if pod is not None and source not in coming:
+            static[source] = snapshot.static_boxes(pod)
+    return node_elements(
+        known,
+        cluster_cidrs=snapshot.world.cluster_cidrs,
+        never=[to_packed(text) for text in snapshot.world.dns_addresses],
+        uplinks=host.uplinks,
+        upstreams=fixed.upstreams,
+        listen=fixed.listen,
+        static=static,
+    )

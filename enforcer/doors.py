@@ -1,0 +1,67 @@
+"""What the enforcer's brain asks of the kernel: the shapes of its doors.
+
+Owns no behaviour. ``enforcer.kernel``, ``routes`` and ``conntrack`` are the real ones, tests pass fakes
+that satisfy the same contract tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from enforcer.elements import Change, InstalledElement
+
+FlowTuple = tuple[bytes, bytes, str, int]
+"""Pod address, destination, protocol (by name, or its number), port (0: none)."""
+
+
+class KernelDoor(Protocol):
+    """Tables and elements; see ``enforcer.kernel.Kernel``."""
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """Make all changes or raise ``KernelRejected``."""
+
+    def install(self, text: str) -> None:
+        """Replace the policy table."""
+
+    def install_guard(self, text: str) -> None:
+        """Make the guard table, to live as long as this process."""
+
+    def commit_guard(self, changes: Sequence[Change]) -> None:
+        """Change the guard's sets."""
+
+    def fingerprint(self) -> str:
+        """Digest of the policy table's structure; "" without it."""
+
+    def guard_fingerprint(self) -> str:
+        """Digest of the guard's structure; "" without it."""
+
+    def elements(self, name: str) -> list[InstalledElement]:
+        """Read one set."""
+
+
+class FlowsDoor(Protocol):
+    """Connection tracking; every call may be made in a thread."""
+
+    def delete_flows(self, addresses: Iterable[bytes]) -> int:
+        """Delete what conntrack holds for these pod addresses."""
+
+    def used(self, candidates: Iterable[tuple[bytes, bytes]]) -> set[FlowTuple]:
+        """Return the flows between these pairs of pod address and destination."""
+
+
+class HostDoor(Protocol):
+    """The host's interfaces and routes."""
+
+    def pod_interface(self, address: bytes) -> str | None:
+        """Return the interface that leads to a pod's address."""
+
+    def uplinks(self) -> Iterable[str]:
+        """Return the interfaces that carry a default route."""
+
+
+class OffLoop(Protocol):
+    """Does work in a thread, and what follows on the loop; one error there ends the process."""
+
+    def __call__(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        """Start ``work``; call ``done`` with its result."""

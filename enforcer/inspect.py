@@ -1,0 +1,152 @@
+"""The inspection socket: one JSON line asked, JSON lines answered.
+
+Owns ``<runtimeDir>/inspect.sock``. Anyone on the node may read; nobody can change anything. Every
+answer ends with ``{"end": true}`` or ``{"error": text}``; ``blocked`` with ``follow`` goes on until
+the asker closes. Invariant: an asker that does not read costs one piece of its answer, no more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+from twisted.internet.interfaces import IReactorUNIX
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.unix import Port
+from twisted.python.failure import Failure
+
+from enforcer.inspection import Inspection, Request, RequestError, Row
+
+MAX_REQUEST_BYTES = 4096
+MAX_ASKERS = 64
+ROWS_A_PIECE = 200
+SOCKET = "inspect.sock"
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Request).decode
+
+
+class Asker(TwistedProtocol):
+    """One connection: one request at a time, its rows written as fast as they are read."""
+
+    def __init__(self, factory: InspectFactory) -> None:
+        self._of = factory
+        self._asked = b""
+        self._rows: Iterator[Row] = iter(())
+        self._request: Request | None = None
+        self._stop: Callable[[], None] | None = None
+        self._paused = False
+
+    def connectionMade(self) -> None:
+        """Refuse more askers than we serve."""
+        self._of.askers += 1
+        if self._of.askers > MAX_ASKERS:
+            self._say({"error": "too many are asking; try again"})
+            self._lose()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
+        """Forget what was asked."""
+        self._of.askers -= 1
+        self._rows = iter(())
+        if self._stop is not None:
+            self._stop()
+            self._stop = None
+
+    def dataReceived(self, data: bytes) -> None:
+        """Collect a request line; answer it once it is whole."""
+        if self._request is not None:
+            return  # one at a time
+        self._asked += data
+        line, whole, _ = self._asked.partition(b"\n")
+        if len(line) > MAX_REQUEST_BYTES:
+            self._say({"error": f"a request has at most {MAX_REQUEST_BYTES} octets"})
+            self._lose()
+        elif whole:
+            self._asked = b""
+            self._answer(line)
+
+    def _answer(self, line: bytes) -> None:
+        try:
+            self._request = _decode(line)
+            self._rows = self._of.inspection.rows(self._request, self._of.now())
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            self._fail(f"no request: {error}")
+            return
+        except RequestError as error:
+            self._fail(str(error))
+            return
+        assert self.transport is not None  # noqa: S101 - Twisted sets it before any data
+        self.transport.registerProducer(self, False)
+
+    def _fail(self, text: str) -> None:
+        self._request = None
+        self._say({"error": text})
+
+    def resumeProducing(self) -> None:
+        """Write the next piece of rows (Twisted asks for it when the last one is written)."""
+        if self._stop is not None:
+            self._paused = False
+            return
+        piece = list(islice(self._rows, ROWS_A_PIECE))
+        if piece:
+            self._write(b"".join(_encode({"row": row}) + b"\n" for row in piece))
+            return
+        request, self._request = self._request, None
+        assert self.transport is not None  # noqa: S101 - see _answer
+        self.transport.unregisterProducer()
+        if request is not None and request.command == "blocked" and request.follow:
+            self._request = request
+            self._stop = self._of.inspection.follow(request, self._followed, self._of.now)
+            self.transport.registerProducer(self, True)
+        else:
+            self._say({"end": True})
+
+    def pauseProducing(self) -> None:
+        """A follower does not read: what happens until it does is not kept for it."""
+        self._paused = True
+
+    def stopProducing(self) -> None:
+        """The connection is gone."""
+        self._rows = iter(())
+
+    def _followed(self, row: Row) -> None:
+        if not self._paused:
+            self._say({"row": row})
+
+    def _say(self, line: dict[str, object]) -> None:
+        self._write(_encode(line) + b"\n")
+
+    def _write(self, data: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def _lose(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+
+class InspectFactory(Factory):
+    """Serves askers from one ``Inspection``."""
+
+    noisy = False
+
+    def __init__(self, inspection: Inspection, now: Callable[[], float]) -> None:
+        self.inspection = inspection
+        self.now = now
+        self.askers = 0
+
+    def buildProtocol(self, addr: object) -> Asker:  # noqa: ARG002
+        """Make the protocol of one connection."""
+        return Asker(self)
+
+
+def listen(reactor: IReactorUNIX, runtime_dir: Path, factory: InspectFactory) -> Port:
+    """Listen on the inspection socket, in place of one that a dead enforcer left."""
+    path = runtime_dir / SOCKET
+    path.unlink(missing_ok=True)
+    port: Port = reactor.listenUNIX(os.fspath(path), factory, mode=0o666)
+    return port

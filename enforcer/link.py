@@ -1,0 +1,289 @@
+"""The authority socket: frames of the untrusted resolver in, snapshots and outcomes out.
+
+Owns the connections of ``<runtimeDir>/authority.sock`` and their budgets. Decides nothing
+(``enforcer.authority``). Invariants: only the resolver's uid is served; a connection costs bounded
+memory and a bounded part of each loop turn; one that breaks the framing is closed; no answer of
+a generation leaves before its snapshot has left on the same connection.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, IReactorUNIX
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.unix import Port
+from twisted.python.failure import Failure
+
+from enforcer.authority import Authority
+from enforcer.records import Records
+from policy.authority import (
+    CountersReported,
+    GrantRequested,
+    Hello,
+    LookupsRecorded,
+    SnapshotPublished,
+    ToEnforcer,
+)
+from policy.runtime.framing import FramingError, encode, enforcer_decoder
+from policy.world import World
+
+SOCKET = "authority.sock"
+MAX_CONNECTIONS = 8
+MAX_QUEUED = 2048
+"""Messages of one connection that wait for a turn; beyond it nothing is read from it."""
+REQUESTS_A_TURN = 256
+MAX_ADDRESSES_A_TURN = 8192
+MAX_REPORTS_A_TURN = 32
+MAX_WAITING = 256
+WAIT_S = 0.9
+"""How long a request may wait for its pod to be admitted: less than a reply is held."""
+_CREDENTIALS = struct.Struct("3i")
+
+
+RETRY_S = 0.05
+
+
+class _Waiting(NamedTuple):
+    until: float
+    link: Link
+    request: GrantRequested
+
+
+class Reports(Protocol):
+    """Who takes what the resolver tells beside its requests."""
+
+    def lookups_recorded(self, message: LookupsRecorded) -> None:
+        """Take a batch of lookup records."""
+
+    def counters_reported(self, message: CountersReported) -> None:
+        """Take a second's growth of the resolver's counters."""
+
+
+class Link(TwistedProtocol):
+    """One connection of a resolver."""
+
+    def __init__(self, hub: LinkHub) -> None:
+        self._hub = hub
+        self._decoder = enforcer_decoder()
+        self.queue: deque[ToEnforcer] = deque()
+        self._reading = True
+        self.writable = True
+        self.unsent: bytes | None = None
+
+    def connectionMade(self) -> None:
+        """Check who it is; greet with version, sockets and the present snapshot."""
+        assert self.transport is not None  # noqa: S101 - Twisted's promise
+        peer: socket.socket = self.transport.getHandle()
+        _, uid, _ = _CREDENTIALS.unpack(
+            peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        )
+        if uid not in self._hub.uids or len(self._hub.links) >= MAX_CONNECTIONS:
+            self.close(f"connection of uid {uid} refused")
+            return
+        self._hub.links.append(self)
+        self.transport.registerProducer(self, True)
+        self.transport.write(self._hub.hello)
+        for kept in self._hub.sockets.values():
+            self.transport.sendFileDescriptor(kept.fileno())
+        self.publish(self._hub.world_frame)
+
+    def publish(self, frame: bytes | None) -> None:
+        """Send a snapshot; one that cannot leave yet is replaced by a newer one."""
+        if not self.writable:
+            self.unsent = frame
+        elif frame is not None and self.transport is not None:
+            self.transport.write(frame)
+
+    def answer(self, data: bytes) -> None:
+        """Send outcomes."""
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Queue what came; it is looked at in this loop turn's batch."""
+        try:
+            self.queue.extend(self._decoder.feed(data))
+        except FramingError as error:
+            self.close(str(error))
+            return
+        if len(self.queue) > MAX_QUEUED:
+            self._read(on=False)
+        self._hub.wake()
+
+    def took(self) -> None:
+        """Read on once the queue is short again."""
+        if not self._reading and len(self.queue) < MAX_QUEUED // 2:
+            self._read(on=True)
+
+    def _read(self, *, on: bool) -> None:
+        self._reading = on
+        if self.transport is None:
+            return
+        if on:
+            self.transport.resumeProducing()
+        else:
+            self.transport.pauseProducing()
+
+    def pauseProducing(self) -> None:
+        """Twisted: the resolver does not read. Its requests wait until it does."""
+        self.writable = False
+
+    def resumeProducing(self) -> None:
+        """Twisted: it reads again."""
+        self.writable = True
+        unsent, self.unsent = self.unsent, None
+        self.publish(unsent)
+        self._hub.wake()
+
+    def stopProducing(self) -> None:
+        """Twisted: it is gone."""
+        self.writable = False
+
+    def close(self, reason: str) -> None:
+        """End this connection, and this one only."""
+        self.queue.clear()
+        self._hub.records.tell("resolver.refused", "warning", reason=reason)
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
+        """Forget it."""
+        self.queue.clear()
+        if self in self._hub.links:
+            self._hub.links.remove(self)
+
+
+class LinkHub(Factory):
+    """All connections: one batch of their requests a loop turn."""
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        authority: Authority,
+        reports: Reports,
+        records: Records,
+        uids: frozenset[int],
+        sockets: Mapping[str, socket.socket],
+        version: str,
+        turn_done: Callable[[], None],
+    ) -> None:
+        self._reactor = reactor
+        self._authority = authority
+        self._reports = reports
+        self.records = records
+        self.uids = uids
+        self.sockets = sockets
+        self.hello = encode(Hello(version, tuple(sockets)))
+        self.world_frame: bytes | None = None
+        self.links: list[Link] = []
+        self._turn_done = turn_done
+        self._woken = False
+        self._waiting: list[_Waiting] = []
+        self._retry: IDelayedCall | None = None
+
+    def buildProtocol(self, addr: object) -> Link:  # noqa: ARG002
+        """Make the protocol of one connection."""
+        return Link(self)
+
+    @property
+    def pending(self) -> int:
+        """Requests that are not answered yet."""
+        return len(self._waiting) + sum(len(link.queue) for link in self.links)
+
+    def publish(self, world: World) -> None:
+        """Send a snapshot to every resolver, before any answer that it decided."""
+        self.world_frame = encode(SnapshotPublished(world))
+        for link in self.links:
+            link.publish(self.world_frame)
+
+    def wake(self) -> None:
+        """Have a turn after everything that this loop turn reads."""
+        if not self._woken:
+            self._woken = True
+            self._reactor.callLater(0, self._turn)
+
+    def admitted(self) -> None:
+        """A pod was admitted: try again what waits for one."""
+        if self._waiting:
+            self.wake()
+
+    def _turn(self) -> None:
+        """Answer a bounded part of what is queued, each connection its share, in one transaction."""
+        self._woken = False
+        now = self._reactor.seconds()
+        waited, self._waiting = self._waiting, []
+        batch = [_Waiting(now + WAIT_S, link, request) for link, request in self._take()]
+        batch += [each for each in waited if each.until > now and each.link in self.links]
+        asked = {id(each.request): each for each in batch}
+        decided, waiting = self._authority.answer([each.request for each in batch], now)
+        late = [each.request for each in waited if each.until <= now]
+        for request in waiting:
+            if len(self._waiting) < MAX_WAITING:
+                self._waiting.append(asked[id(request)])
+            else:
+                late.append(request)
+        decided += [self._authority.refuse(request, "the pod is not admitted yet") for request in late]
+        self._turn_done()
+        asked.update((id(each.request), each) for each in waited)
+        out: dict[Link, list[bytes]] = {}
+        for done in decided:
+            out.setdefault(asked[id(done.request)].link, []).append(encode(done.answer))
+        for link, frames in out.items():
+            link.answer(b"".join(frames))
+        self._turn_again()
+
+    def _turn_again(self) -> None:
+        if any(link.queue and link.writable for link in self.links):
+            self.wake()
+        if self._waiting and (self._retry is None or not self._retry.active()):
+            self._retry = self._reactor.callLater(RETRY_S, self.wake)
+
+    def _take(self) -> list[tuple[Link, GrantRequested]]:
+        batch: list[tuple[Link, GrantRequested]] = []
+        share = max(1, REQUESTS_A_TURN // max(1, len(self.links)))
+        for link in list(self.links):
+            taken = addresses = reports = 0
+            while link.queue and link.writable and taken < share:
+                if addresses > MAX_ADDRESSES_A_TURN or reports > MAX_REPORTS_A_TURN:
+                    break
+                message = link.queue.popleft()
+                if isinstance(message, GrantRequested):
+                    batch.append((link, message))
+                    addresses += len(message.addresses)
+                    taken += 1
+                elif isinstance(message, LookupsRecorded):
+                    self._reports.lookups_recorded(message)
+                    reports += 1
+                elif isinstance(message, CountersReported):
+                    self._reports.counters_reported(message)
+                    reports += 1
+            link.took()
+        return batch
+
+    def stop(self) -> None:
+        """Close every connection; no turn follows."""
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
+        self._woken = True
+        for link in list(self.links):
+            if link.transport is not None:
+                link.transport.loseConnection()
+
+
+def listen(reactor: IReactorUNIX, runtime_dir: Path, hub: LinkHub, uid: int) -> Port:
+    """Listen for the resolver, in place of a socket that a dead enforcer left; only ``uid`` may connect."""
+    path = runtime_dir / SOCKET
+    path.unlink(missing_ok=True)
+    port: Port = reactor.listenUNIX(os.fspath(path), hub, mode=0o600, backlog=MAX_CONNECTIONS)
+    os.chown(path, uid, -1)
+    return port

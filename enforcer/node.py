@@ -1,0 +1,225 @@
+"""One node's enforcer, wired: source → world → snapshot → reconciler → resolver, and what is read of it.
+
+Owns the flow between the parts and what ``status`` says; each part's rules are its own. Invariant:
+whatever fails here opens nothing: the last snapshot that the kernel has acknowledged stays in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from enforcer.authority import Authority
+from enforcer.blocked import BlockedRecords
+from enforcer.doors import OffLoop
+from enforcer.inspection import Row
+from enforcer.ledger import Ledger
+from enforcer.metrics import Metrics, Series
+from enforcer.reconciler import Reconciler
+from enforcer.records import Records
+from enforcer.refusals import Refusals
+from enforcer.sources import Seen
+from enforcer.worlds import is_same, world_of
+from policy.authority import CountersReported, LookupsRecorded, UpstreamState
+from policy.manifest import Finding
+from policy.runtime.clock import wall_now
+from policy.runtime.settings import Settings
+from policy.snapshot import Snapshot, compile_snapshot
+
+MAX_UPSTREAMS = 64
+RETRY_S = 1.0
+
+
+class Later(Protocol):
+    """Calls a function on the loop after so many seconds."""
+
+    def __call__(self, delay_s: float, call: Callable[[], None]) -> object:
+        """Arrange it."""
+
+
+class Node:
+    """The flow from what the source has seen to what is in force."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        version: str,
+        ledger: Ledger,
+        blocked: BlockedRecords,
+        authority: Authority,
+        reconciler: Reconciler,
+        records: Records,
+        addresses: Callable[[], frozenset[bytes]],
+        off_loop: OffLoop,
+        later: Later,
+        now: Callable[[], float],
+        pending: Callable[[], int],
+    ) -> None:
+        self.settings = settings
+        self._version = version
+        self._ledger = ledger
+        self._authority = authority
+        self._reconciler = reconciler
+        self._records = records
+        self._addresses = addresses
+        self._off_loop = off_loop
+        self._later = later
+        self._now = now
+        self._pending = pending
+        self.refusals = Refusals(ledger, blocked, records, lambda: reconciler.snapshot, now)
+        self.metrics = Metrics(self._numbers)
+        self.repairs: Callable[[], int] = lambda: 0
+        self.doubts: tuple[str, ...] = ("nothing was loaded yet",)
+        """What keeps the node from enforcing, by the last self-check."""
+        self.configuration_problems: tuple[str, ...] = ()
+        self._upstreams: tuple[UpstreamState, ...] = ()
+        self._seen: Seen | None = None
+        self._generation = 0
+        self._is_compiling = False
+        self._is_stale = False
+        self._refused = ""
+
+    # --- from the source to the kernel -----------------------------------------------------------
+
+    def begin(self, generation: int) -> None:
+        """Number what comes after ``generation``."""
+        self._generation = generation
+
+    def source_seen(self, seen: Seen) -> None:
+        """Take what the source knows now."""
+        self._seen = seen
+        for finding in seen.loaded.findings:
+            if finding.severity == "error":
+                self._records.tell("policy.rejected", "warning", reason=_sentence(finding))
+        self.renew()
+
+    def renew(self) -> None:
+        """Compile the world anew (source, settings or host changed) and bring it into force."""
+        if self._is_compiling:
+            self._is_stale = True
+            return
+        seen = self._seen
+        if seen is None or not seen.complete:
+            return
+        world = world_of(
+            seen.loaded, self.settings, self._addresses(), self._generation + 1, complete=seen.complete
+        )
+        current = self._reconciler.snapshot
+        if current is not None and is_same(current.world, world) and not self._refused:
+            return
+        self._is_compiling = True
+        self._off_loop(lambda: compile_snapshot(world), lambda snapshot: self._compiled(snapshot, seen))
+
+    def _compiled(self, snapshot: Snapshot, seen: Seen) -> None:
+        self._is_compiling = False
+        self._generation = snapshot.generation
+        outcome = self._reconciler.apply(snapshot)
+        self._refused = outcome.reason
+        if outcome.done:
+            self.metrics.propagation.observe(self._now() - seen.detected_at)
+            self._records.tell(
+                "policy.loaded",
+                generation=snapshot.generation,
+                policies=len(snapshot.world.policies),
+                pods=len(snapshot.world.pods),
+            )
+        else:
+            self._later(RETRY_S, self.renew)
+        if self._is_stale:
+            self._is_stale = False
+            self.renew()
+
+    # --- from the resolver (enforcer.link.Reports) -------------------------------------------------
+
+    def lookups_recorded(self, message: LookupsRecorded) -> None:
+        """See ``enforcer.link.Reports``."""
+        self.refusals.lookups_recorded(message)
+
+    def counters_reported(self, message: CountersReported) -> None:
+        """See ``enforcer.link.Reports``."""
+        self.metrics.report(message)
+        self._upstreams = message.upstreams[:MAX_UPSTREAMS]
+
+    # --- what is read of it ------------------------------------------------------------------------
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What keeps the node from enforcing; empty: it enforces."""
+        return (self._refused, *self.doubts) if self._refused else self.doubts
+
+    def status(self) -> Row:
+        """Return the row of ``nameward status``."""
+        snapshot = self._reconciler.snapshot
+        world = snapshot.world if snapshot else None
+        return {
+            "node": self.settings.node,
+            "version": self._version,
+            "enforcing": not self.missing,
+            "generation": snapshot.generation if snapshot else 0,
+            "policyHash": snapshot.policy_hash if snapshot else "",
+            "pods": len({account.identity.key for account in self._ledger.accounts.values()}),
+            "policies": len(world.policies) if world else 0,
+            "rejectedPolicies": sum(not policy.accepted for policy in world.policies) if world else 0,
+            "grants": self._open_grants(),
+            "pending": self._pending(),
+            "redis": "off",
+            "upstreams": [
+                {"address": each.address[:300], "healthy": each.healthy, "latencyMs": each.latency_ms}
+                for each in self._upstreams
+            ],
+            "lastRealizedAt": self._last_realized(),
+            "problems": list(self._problems(snapshot)),
+        }
+
+    def _problems(self, snapshot: Snapshot | None) -> tuple[str, ...]:
+        seen = self._seen
+        said = [*self.missing, *self.configuration_problems]
+        if self._reconciler.trouble:
+            said.append(self._reconciler.trouble)
+        if seen is not None:
+            said += seen.problems
+            said += [_sentence(each) for each in seen.loaded.findings if each.severity == "error"]
+        if snapshot is not None:
+            said += snapshot.problems
+            admitted = self._authority.admitted
+            said += [
+                f"pod {pod.key} is declared and not admitted: no interface leads to it"
+                for pod in snapshot.world.pods
+                if pod.governed and pod.addresses and not pod.host_network
+                and pod.node in {"", self.settings.node} and pod.key not in admitted
+            ]  # fmt: skip
+        return tuple(dict.fromkeys(said))
+
+    def _last_realized(self) -> str | None:
+        at = self._authority.last_realized_at
+        return None if at == float("-inf") else wall_now(self._now() - at)
+
+    def _open_grants(self) -> int:
+        now = self._now()
+        return sum(
+            holding.until > now
+            for account in self._ledger.accounts.values()
+            for holding in account.holdings()
+        )
+
+    def _numbers(self) -> Mapping[Series, float]:
+        reconciler, snapshot = self._reconciler, self._reconciler.snapshot
+        numbers: dict[Series, float] = {
+            ("nameward_grants", ()): self._open_grants(),
+            ("nameward_policy_generation", ()): snapshot.generation if snapshot else 0,
+            ("nameward_revoked_flows_total", ()): reconciler.revoked_count,
+            ("nameward_kernel_errors_total", ()): reconciler.kernel_errors + self._authority.kernel_errors,
+            ("nameward_ruleset_repairs_total", ()): self.repairs(),
+            ("nameward_redis_up", ()): 0,
+        }
+        for outcome, count in self._authority.outcomes.items():
+            numbers["nameward_grants_total", (outcome,)] = count
+        for reason_class, count in self.refusals.packets.items():
+            numbers["nameward_denied_packets_total", (reason_class,)] = count
+        return numbers
+
+
+def _sentence(finding: Finding) -> str:
+    place = f"{finding.file} document {finding.document} {finding.pointer}".rstrip()
+    return f"{place}: {finding.message}" + (f"; {finding.fix}" if finding.fix else "")

@@ -1,0 +1,376 @@
+"""The reconciler: makes the kernel what the snapshot says, and keeps it so.
+
+Owns the order of a change: what is taken away and what is decided again goes to the kernel first, in one
+transaction; then the snapshot is in force and published; then the pods that came are admitted, after
+what conntrack held for their addresses is gone. Level-triggered: every step starts from the whole
+desired state, so that any of them may be repeated. Invariant: nothing here is adopted before the ACK.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from enforcer import adoption
+from enforcer.authority import Admitted, Authority
+from enforcer.desired import Claims, Fixed, Host, claims, desired_elements, identities
+from enforcer.doors import FlowsDoor, HostDoor, KernelDoor, OffLoop
+from enforcer.elements import Add, Change, Element
+from enforcer.identity import Identity
+from enforcer.installation import Installation
+from enforcer.journal import Journal, Kept, Replayed
+from enforcer.kernel import KernelRejected
+from enforcer.ledger import Account, ElementKey, Ledger, Past, remember
+from enforcer.records import Records
+from enforcer.revision import OnRevoke, Revision, close, revise
+from policy.addresses import from_packed
+from policy.snapshot import Snapshot
+
+
+class Reconciled(NamedTuple):
+    """The outcome of a change: whether it is in force, and why not."""
+
+    done: bool
+    reason: str = ""
+
+
+class Reconciler:
+    """Brings snapshots into force; see the module. One at a time, on the loop."""
+
+    def __init__(
+        self,
+        *,
+        kernel: KernelDoor,
+        installation: Installation,
+        flows: FlowsDoor,
+        host: HostDoor,
+        ledger: Ledger,
+        journal: Journal,
+        authority: Authority,
+        records: Records,
+        fixed: Fixed,
+        on_revoke: OnRevoke,
+        off_loop: OffLoop,
+        now: Callable[[], float],
+        published: Callable[[Snapshot], None],
+        admitted: Callable[[], None],
+    ) -> None:
+        self._kernel = kernel
+        self._installation = installation
+        self._flows = flows
+        self._host_door = host
+        self._ledger = ledger
+        self._journal = journal
+        self._authority = authority
+        self._records = records
+        self.fixed = fixed
+        self.on_revoke: OnRevoke = on_revoke
+        self._off_loop = off_loop
+        self._now = now
+        self._published = published
+        self._admitted = admitted
+        self._identities: dict[bytes, Identity] = {}
+        self._round = 0
+        self._host = Host({}, ())
+        self._interfaces: dict[bytes, str] = {}
+        """What the host said since links or routes last changed."""
+        self._replayed: Replayed | None = None
+        self.snapshot: Snapshot | None = None
+        self.coming: frozenset[bytes] = frozenset()
+        self.trouble = ""
+        """Why pods that came are not admitted."""
+        self.revoked_count = 0
+        self.kernel_errors = 0
+
+    # --- start ---------------------------------------------------------------------------------
+
+    def begin(self, replayed: Replayed) -> None:
+        """Before anything was loaded: keep what an earlier enforcer left, or close everything.
+
+        ``KernelRejected`` if the kernel cannot do the least.
+        """
+        self._replayed = replayed
+        if not self._installation.begin() and not self._installation.is_there:
+            self._installation.build()
+        if self._installation.is_built:
+            self._installation.raise_guard()
+
+    # --- snapshot ------------------------------------------------------------------------------
+
+    def apply(self, snapshot: Snapshot) -> Reconciled:
+        """Bring a snapshot into force. On refusal of the kernel everything stays as it was."""
+        try:
+            self._apply(snapshot)
+        except KernelRejected as refused:
+            self.kernel_errors += 1
+            self._records.tell("kernel.refused", "error", reason=str(refused))
+            return Reconciled(False, f"the kernel refused the change: {refused}")
+        return Reconciled(True)
+
+    def host_changed(self) -> None:
+        """Interfaces or routes changed: look at them again; whatever follows from it is done."""
+        if self.snapshot is None:
+            return
+        claimed = claims(self.snapshot.world, self.fixed.node)
+        self._interfaces = {}
+        if self._look_at_host(claimed) != self._host:
+            self.apply(self.snapshot)
+
+    def _look_at_host(self, claimed: Claims) -> Host:
+        uplinks = tuple(sorted(self._host_door.uplinks()))
+        known = self._interfaces
+        for source in claimed.pods:
+            if source not in known and (name := self._host_door.pod_interface(source)):
+                known[source] = name
+        return Host({source: known[source] for source in claimed.pods if source in known}, uplinks)
+
+    def _apply(self, snapshot: Snapshot) -> None:
+        now = self._now()
+        claimed = claims(snapshot.world, self.fixed.node)
+        host = self._look_at_host(claimed)
+        wanted = identities(claimed, host, self.fixed.boot_id)
+        if self._replayed is not None:
+            self._first(snapshot, claimed, host, wanted, now)
+            return
+        coming = frozenset(source for source, each in wanted.items() if self._identities.get(source) != each)
+        gone = [each for source, each in self._identities.items() if wanted.get(source) != each]
+        revisions = [close(self._ledger.accounts[each.source], now) for each in gone]
+        revisions += self._revisions(
+            snapshot, {s: each for s, each in wanted.items() if s not in coming}, now
+        )
+        desired = desired_elements(snapshot, claimed, host, self.fixed, wanted, coming)
+        taken, changes = _joined(revisions)
+        self._installation.commit(desired, taken, changes)
+        self._in_force(snapshot, host, revisions, gone, now)
+        self._admit(snapshot, claimed, wanted, coming, [each.source for each in gone])
+
+    def _revisions(
+        self,
+        snapshot: Snapshot,
+        staying: Mapping[bytes, Identity],
+        now: float,
+        replayed: Replayed | None = None,
+    ) -> list[Revision]:
+        revisions = []
+        for source, identity in staying.items():
+            account, pod = self._ledger.accounts[source], snapshot.pod(identity.key)
+            if pod is not None:
+                answers = replayed.answers.get(account.tag, {}) if replayed else None
+                revisions.append(revise(account, pod, snapshot, now, self.on_revoke, answers))
+        return revisions
+
+    def _in_force(
+        self, snapshot: Snapshot, host: Host, revisions: list[Revision], gone: list[Identity], now: float
+    ) -> None:
+        """Adopt what the kernel acknowledged, then let the snapshot decide and be published."""
+        for revision in revisions:
+            self._adopt(revision, now)
+        for identity in gone:
+            self._ledger.close_account(identity.source)
+            self._journal.gone(identity.tag())
+            self._identities.pop(identity.source, None)
+            self._records.tell("pod.gone", **_said(identity))
+        self._host = host
+        self.snapshot = self._authority.snapshot = snapshot
+        self._authority.admitted = _admitted(self._ledger)
+        self._journal.published(snapshot.generation)
+        self._published(snapshot)
+
+    def _adopt(self, revision: Revision, now: float) -> None:
+        account = revision.account
+        self._ledger.replace(account, revision.holdings)
+        for holding, reasons, cut in revision.revoked:
+            if not reasons:
+                continue
+            self.revoked_count += 1
+            remember(account, holding.destination, Past(reasons[0], now, revoked=True))
+            names = sorted({reason.name for reason in reasons})
+            still = account.destinations.get(holding.destination, {})
+            left = {reason.name for each in still.values() for reason in each.reasons}
+            self._journal.revoked(
+                account.tag, holding.destination, [name for name in names if name not in left]
+            )
+            self._records.tell(
+                "grant.revoked",
+                **_said(account.identity),
+                name=names[0],
+                address=from_packed(holding.destination),
+                port=holding.first if holding.first == holding.last else f"{holding.first}-{holding.last}",
+                policy=reasons[0].policy,
+                rule=reasons[0].rule,
+                reason="no longer permitted" + ("" if cut else "; established connections may finish"),
+            )
+
+    # --- the first snapshot ----------------------------------------------------------------------
+
+    def _first(
+        self,
+        snapshot: Snapshot,
+        claimed: Claims,
+        host: Host,
+        wanted: Mapping[bytes, Identity],
+        now: float,
+    ) -> None:
+        """Adopt what an earlier enforcer left, decide all of it again, and settle."""
+        replayed = self._replayed
+        assert replayed is not None  # noqa: S101 - _apply's condition
+        staying = {source: each for source, each in wanted.items() if each.tag() in replayed.admitted}
+        for source, identity in staying.items():
+            self._ledger.open_account(identity)
+            self._identities[source] = identity
+        adopted = adoption.Adopted([], [], 0)
+        if self._installation.is_there:
+            adopted = self._left_behind(replayed, now)
+        revisions = self._revisions(snapshot, staying, now, replayed)
+        coming = frozenset(source for source in wanted if source not in staying)
+        desired = desired_elements(snapshot, claimed, host, self.fixed, wanted, coming)
+        if self._installation.is_built:
+            taken, changes = _joined(revisions)
+            halves: list[Change] = [Add(Element(*key)) for key in adopted.halves if key not in set(taken)]
+            self._installation.commit(desired, [*adopted.unexplained, *taken], [*halves, *changes])
+            self._in_force(snapshot, host, revisions, [], now)
+            self._installation.settle()
+        else:
+            self._installation.build()
+            for revision in revisions:
+                self._ledger.replace(revision.account, revision.holdings)
+            self._installation.refill(desired, self._ledger, now)
+            self._in_force(snapshot, host, revisions, [], now)
+            self._installation.raise_guard()
+        self._replayed = None
+        if adopted.count or adopted.unexplained:
+            self._records.tell("enforcer.adopted", grants=adopted.count, unexplained=len(adopted.unexplained))
+        self._admit(snapshot, claimed, wanted, coming, [])
+
+    def _left_behind(self, replayed: Replayed, now: float) -> adoption.Adopted:
+        """Read what is there; sets that an older structure does not have hold nothing."""
+        try:
+            return adoption.adopt(self._kernel, self._ledger, replayed.answers, now)
+        except KernelRejected:
+            return adoption.Adopted([], [], 0)
+
+    # --- pods that came --------------------------------------------------------------------------
+
+    def _admit(
+        self,
+        snapshot: Snapshot,
+        claimed: Claims,
+        wanted: Mapping[bytes, Identity],
+        coming: frozenset[bytes],
+        gone: list[bytes],
+    ) -> None:
+        """Delete old flows off the loop; then, unless something newer happened, admit who came."""
+        self._round += 1
+        this_round = self._round
+        self.coming = coming
+        stale = [*coming, *gone]
+        if not stale:
+            return
+
+        def done(trouble: str) -> None:
+            if this_round != self._round:
+                return
+            self.trouble = trouble
+            if trouble:
+                self._records.tell("pods.not_admitted", "error", reason=trouble)
+            else:
+                self._admitted_now(snapshot, claimed, wanted)
+
+        self._off_loop(lambda: self._forgotten(stale), done)
+
+    def _forgotten(self, stale: list[bytes]) -> str:
+        """Delete what conntrack holds; in a thread. Returns why it could not."""
+        try:
+            self._flows.delete_flows(stale)
+        except OSError as error:
+            return f"old connections cannot be deleted ({error.strerror}): is nf_conntrack_netlink loaded?"
+        return ""
+
+    def retry(self) -> None:
+        """Try again to admit those whose admission failed."""
+        if self.trouble and self.snapshot is not None:
+            self.apply(self.snapshot)
+
+    def _admitted_now(self, snapshot: Snapshot, claimed: Claims, wanted: Mapping[bytes, Identity]) -> None:
+        coming, self.coming = self.coming, frozenset()
+        if not coming:
+            return
+        desired = desired_elements(snapshot, claimed, self._host, self.fixed, wanted, frozenset())
+        try:
+            self._installation.commit(desired, (), ())
+        except KernelRejected as refused:
+            self.kernel_errors += 1
+            self.coming = coming
+            self.trouble = f"the kernel refused to admit pods: {refused}"
+            self._records.tell("kernel.refused", "error", reason=str(refused))
+            return
+        for source in coming:
+            identity = self._identities[source] = wanted[source]
+            account = self._ledger.open_account(identity)
+            self._journal.admitted(account.tag)
+            self._records.tell("pod.seen", **_said(identity))
+        self._authority.admitted = _admitted(self._ledger)
+        self._admitted()
+
+    # --- drift -----------------------------------------------------------------------------------
+
+    def repair(self, *, deep: bool) -> str:
+        """Put right what somebody changed. Returns what was wrong, "" if nothing. ``deep`` reads the grants too."""
+        snapshot = self.snapshot
+        if snapshot is None:
+            return ""
+        now = self._now()
+        wrong: list[str] = []
+        claimed = claims(snapshot.world, self.fixed.node)
+        identified = {s: each for s, each in self._identities.items() if s in claimed.pods}
+        desired = desired_elements(snapshot, claimed, self._host, self.fixed, identified, self.coming)
+        if not self._installation.is_guarded:
+            wrong.append("the guard table was gone")
+            self._installation.raise_guard()
+        if not self._installation.is_built:
+            wrong.append("the policy table was changed or gone")
+            self._installation.build()
+            self._installation.refill(desired, self._ledger, now)
+        else:
+            self._installation.read_again()
+            if self._installation.node != desired:
+                wrong.append("the node's sets were changed")
+                self._installation.commit(desired, (), ())
+            if deep and self._installation.repair_grants(self._ledger, now):
+                wrong.append("grants were changed")
+            self._installation.settle()
+        if wrong:
+            self._installation.repairs += 1
+            self._records.tell("enforcer.repaired", "warning", reason="; ".join(wrong))
+        return "; ".join(wrong)
+
+
+def _joined(revisions: list[Revision]) -> tuple[list[ElementKey], list[Change]]:
+    taken = [key for revision in revisions for key in revision.taken]
+    return taken, [change for revision in revisions for change in revision.changes]
+
+
+def _admitted(ledger: Ledger) -> dict[str, Admitted]:
+    by_pod: dict[str, list[Account]] = {}
+    for account in ledger.accounts.values():
+        by_pod.setdefault(account.identity.key, []).append(account)
+    return {
+        key: Admitted(
+            tuple(each for each in accounts if len(each.identity.source) == 4),
+            tuple(each for each in accounts if len(each.identity.source) == 16),
+        )
+        for key, accounts in by_pod.items()
+    }
+
+
+def _said(identity: Identity) -> dict[str, object]:
+    return {
+        "namespace": identity.namespace,
+        "pod": identity.pod,
+        "podIP": from_packed(identity.source),
+        "uid": identity.uid,
+        "interface": identity.interface,
+    }
+
+
+__all__ = ["Kept", "Reconciled", "Reconciler"]

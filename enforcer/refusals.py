@@ -1,0 +1,132 @@
+"""Refusals as they come: denied packets from the kernel, blocked lookups from the resolver.
+
+Owns what is made of each: a reason, a record, a count, a log line now and then. Believes the resolver
+nothing that the snapshot can say itself. Invariant: whatever arrives, memory is bounded and a loop turn
+takes at most ``PACKETS_A_TURN`` packets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from enforcer.blocked import BlockedRecords, Refused
+from enforcer.ledger import Ledger
+from enforcer.nflog import DeniedPacket
+from enforcer.reasons import CLASSES, Tuple, why
+from enforcer.records import Level, Records
+from policy.addresses import from_packed
+from policy.authority import LookupRecord, LookupsRecorded
+from policy.snapshot import Snapshot
+
+PACKETS_A_TURN = 256
+MAX_TEXT_CHARS = 1024
+_MAX_COUNT = 1_000_000
+
+
+class Refusals:
+    """Turns refusals into records."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        blocked: BlockedRecords,
+        records: Records,
+        snapshot: Callable[[], Snapshot | None],
+        now: Callable[[], float],
+    ) -> None:
+        self._ledger = ledger
+        self._blocked = blocked
+        self._records = records
+        self._snapshot = snapshot
+        self._now = now
+        self.packets: dict[str, int] = dict.fromkeys(CLASSES, 0)
+
+    def packets_denied(self, packets: list[DeniedPacket]) -> None:
+        """Record packets that the ruleset logged."""
+        now = self._now()
+        for packet in packets:
+            self._packet_denied(packet, now)
+
+    def _packet_denied(self, packet: DeniedPacket, now: float) -> None:
+        snapshot = self._snapshot()
+        wanted = Tuple(packet.source, packet.destination, packet.protocol, packet.port or 0)
+        account = self._ledger.accounts.get(packet.source)
+        reason_class, reason, name, policy, rule = why(packet.prefix, wanted, snapshot, account, now)
+        self.packets[reason_class] += 1
+        pod = snapshot.pod_at(packet.source) if snapshot and reason_class != "forged-source" else None
+        refused = Refused(
+            kind="packet",
+            namespace=pod.namespace if pod else "",
+            pod=pod.name if pod else "",
+            pod_ip=from_packed(packet.source),
+            name=name,
+            qtype="",
+            address=from_packed(packet.destination),
+            protocol=packet.protocol,
+            port=packet.port,
+            policy=policy,
+            rule=rule,
+            reason=reason,
+            reason_class=reason_class,
+            count=1,
+            at=now,
+        )
+        self._tell("packet.denied", "info", refused, interface=packet.interface)
+        if pod is not None and snapshot is not None:
+            for watched in snapshot.watched(pod, None, packet.destination, packet.protocol, packet.port):
+                self._records.tell("packet.watched", "info", **_fields(refused), watched=" ".join(watched))
+
+    def lookups_recorded(self, message: LookupsRecorded) -> None:
+        """Record what the resolver refused; search-list expansions are told of at debug level only."""
+        now = self._now()
+        for record in message.records[:PACKETS_A_TURN]:
+            self._lookup_recorded(record, now)
+
+    def _lookup_recorded(self, record: LookupRecord, now: float) -> None:
+        snapshot = self._snapshot()
+        known = snapshot.pod(f"{record.namespace}/{record.pod}") if snapshot else None
+        refused = Refused(
+            kind="lookup",
+            namespace=known.namespace if known else "",
+            pod=known.name if known else "",
+            pod_ip=record.pod_ip[:64],
+            name=record.name[:MAX_TEXT_CHARS],
+            qtype=record.qtype[:16],
+            address="",
+            protocol="",
+            port=None,
+            policy=record.policy[:MAX_TEXT_CHARS],
+            rule=record.rule[:MAX_TEXT_CHARS],
+            reason=record.reason[:MAX_TEXT_CHARS],
+            reason_class=record.verdict,
+            count=min(max(record.count, 1), _MAX_COUNT),
+            at=now - min(max(record.age_s, 0.0), 3600.0),
+        )
+        if record.verdict == "search":
+            self._records.tell("lookup.search", "debug", **_fields(refused))
+        elif record.verdict == "watched":
+            self._records.tell("lookup.watched", "info", **_fields(refused))
+        else:
+            self._tell("limit.reached" if record.verdict == "limit" else "lookup.blocked", "info", refused)
+
+    def _tell(self, event: str, level: Level, refused: Refused, **more: object) -> None:
+        count = self._blocked.add(refused)
+        if count and self._records.is_told(level):
+            self._records.tell(event, level, **_fields(refused), count=count, **more)
+
+
+def _fields(refused: Refused) -> dict[str, object]:
+    fields = {
+        "namespace": refused.namespace,
+        "pod": refused.pod,
+        "podIP": refused.pod_ip,
+        "name": refused.name,
+        "qtype": refused.qtype,
+        "address": refused.address,
+        "protocol": refused.protocol,
+        "port": refused.port,
+        "policy": refused.policy,
+        "rule": refused.rule,
+        "reason": refused.reason,
+    }
+    return {key: value for key, value in fields.items() if value not in {"", None}}

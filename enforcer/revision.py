@@ -1,0 +1,200 @@
+"""Deciding again: what a snapshot makes of everything that is already open.
+
+Pure. Each holding is decided as a tuple (pod, name, address, protocol, ports): still permitted → kept and
+attributed to the rule that now permits it; newly permitted ports of a live answer → added; else
+revoked. Takes the account as it is and returns what to change and what to adopt afterwards; changes
+nothing itself. Invariant: revising twice by the same snapshot changes nothing the second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from enforcer.elements import Add, Change, Element, Renew, grant_keys, live_twin
+from enforcer.identity import comment
+from enforcer.journal import Kept
+from enforcer.ledger import NEVER, Account, ElementKey, Holding, latest_reason
+from policy.grants import Reason, lasts_until
+from policy.pods import Pod
+from policy.snapshot import Snapshot
+
+OnRevoke = Literal["cut", "keep"]
+LEEWAY_S = 1.0
+"""How far the kernel's clock of an element and ours may be apart."""
+
+
+class Revoked(NamedTuple):
+    """A holding whose permit was taken away; with ``keep`` its flows may finish."""
+
+    holding: Holding
+    reasons: tuple[Reason, ...]
+    cut: bool
+
+
+class Revision(NamedTuple):
+    """One account after the snapshot: elements to take away, changes, and what it holds once they are done."""
+
+    account: Account
+    taken: tuple[ElementKey, ...]
+    changes: tuple[Change, ...]
+    holdings: tuple[Holding, ...]
+    revoked: tuple[Revoked, ...]
+
+
+class _Wanted:
+    """A tuple that the snapshot permits, with the reasons of today."""
+
+    __slots__ = ("holding", "reasons")
+
+    def __init__(self, key: ElementKey, since: float) -> None:
+        self.holding = Holding(key)
+        self.holding.realized_at = since
+        self.reasons: dict[Reason, float] = {}
+
+
+Answers = Mapping[bytes, Mapping[str, Kept]]
+"""Destination → name → until when (and since when) the name's answer holds."""
+
+
+def answers_of(account: Account) -> dict[bytes, dict[str, Kept]]:
+    """Return the answers that the account's holdings stand for."""
+    answers: dict[bytes, dict[str, Kept]] = {}
+    for destination, held in account.destinations.items():
+        names: dict[str, Kept] = {}
+        for holding in held.values():
+            for reason, until in holding.reasons.items():
+                before = names.get(reason.name)
+                if before is None or before.until < until:
+                    names[reason.name] = Kept(until, holding.realized_at)
+        answers[destination] = names
+    return answers
+
+
+def revise(
+    account: Account,
+    pod: Pod,
+    snapshot: Snapshot,
+    now: float,
+    on_revoke: OnRevoke,
+    answers: Answers | None = None,
+) -> Revision:
+    """Decide everything of the account again; ``answers`` adds what is known from a journal."""
+    taken: list[ElementKey] = []
+    changes: list[Change] = []
+    holdings: list[Holding] = []
+    revoked: list[Revoked] = []
+    known = answers_of(account) if answers is None else answers
+    for destination in {**account.destinations, **known}:
+        held = account.destinations.get(destination, {})
+        wanted = _wanted(account.identity.source, destination, known.get(destination, {}), pod, snapshot)
+        moved: list[Holding] = []
+        for key, holding in held.items():
+            if key in wanted:
+                continue
+            if any(_overlaps(holding, each.holding) for each in wanted.values()):
+                moved.append(holding)  # permitted still, in another form: wider, narrower, any port
+            elif on_revoke == "cut" or holding.until > NEVER:
+                revoked.append(Revoked(holding, tuple(holding.reasons), on_revoke == "cut"))
+            if on_revoke == "cut":
+                _take(holding, now, taken)
+            else:
+                holdings.append(_stopped(holding, now, taken))
+        for key, each in wanted.items():
+            replaces = any(_overlaps(holding, each.holding) for holding in moved)
+            _keep(account, key, each, held.get(key), now, replaces, taken, changes, holdings)
+    return Revision(account, tuple(taken), tuple(changes), tuple(holdings), tuple(revoked))
+
+
+def _wanted(
+    source: bytes, destination: bytes, names: Mapping[str, Kept], pod: Pod, snapshot: Snapshot
+) -> dict[ElementKey, _Wanted]:
+    wanted: dict[ElementKey, _Wanted] = {}
+    for name, kept in names.items():
+        access = snapshot.access(pod, name)
+        if not access.resolvable:
+            continue
+        for permit in access.at(destination).permits:
+            reason = Reason(name, permit.policy, permit.rule)
+            for key in grant_keys(source, destination, permit):
+                each = wanted.get(key)
+                if each is None:
+                    each = wanted[key] = _Wanted(key, kept.at)
+                each.reasons[reason] = max(kept.until, each.reasons.get(reason, NEVER))
+    return wanted
+
+
+def _overlaps(holding: Holding, wanted: Holding) -> bool:
+    if "any" in {holding.protocol, wanted.protocol}:
+        return True
+    return (
+        holding.protocol == wanted.protocol and holding.first <= wanted.last and wanted.first <= holding.last
+    )
+
+
+def _take(holding: Holding, now: float, taken: list[ElementKey]) -> None:
+    """Take both elements away."""
+    name, key, end = holding.key
+    if holding.until > now - LEEWAY_S:
+        taken.append(holding.key)
+    taken.append((live_twin(name), key, end))
+
+
+def _stopped(holding: Holding, now: float, taken: list[ElementKey]) -> Holding:
+    """Admit no new connection; those that live may finish."""
+    if holding.until > now - LEEWAY_S:
+        taken.append(holding.key)
+    after = _copy(holding)
+    after.until = NEVER
+    after.reasons = dict(holding.reasons)
+    return after
+
+
+def _copy(holding: Holding) -> Holding:
+    after = Holding(holding.key)
+    after.until, after.realized_at = holding.until, holding.realized_at
+    return after
+
+
+def _keep(
+    account: Account,
+    key: ElementKey,
+    wanted: _Wanted,
+    holding: Holding | None,
+    now: float,
+    replaces: bool,
+    taken: list[ElementKey],
+    changes: list[Change],
+    holdings: list[Holding],
+) -> None:
+    """Keep, add, shorten or stop one tuple that the snapshot permits."""
+    until = lasts_until(wanted.reasons)
+    if holding is None and until <= now and not replaces:
+        return  # an answer that is over opens nothing new
+    name, packed, end = key
+    after = _copy(holding) if holding else wanted.holding
+    after.reasons = wanted.reasons
+    reason = latest_reason(wanted.reasons)
+    said = comment(account.tag, reason.policy, reason.rule, reason.name)
+    if holding is None:
+        changes.append(Add(Element(live_twin(name), packed, end, 0, said)))
+    open_until = after.until if after.until > now else NEVER
+    if until <= now:
+        if open_until > NEVER:
+            taken.append(key)
+        after.until = NEVER
+    elif abs(open_until - until) > LEEWAY_S or open_until < until:
+        element = Element(name, packed, end, int((until - now) * 1000) + 1, said)
+        changes.append(Add(element) if holding is None else Renew(element))
+        after.until = until
+    holdings.append(after)
+
+
+def close(account: Account, now: float) -> Revision:
+    """Take everything of an account away: its pod is gone, or is another now."""
+    taken: list[ElementKey] = []
+    revoked = []
+    for holding in account.holdings():
+        _take(holding, now, taken)
+        revoked.append(Revoked(holding, tuple(holding.reasons), cut=True))
+    return Revision(account, tuple(taken), (), (), tuple(revoked))

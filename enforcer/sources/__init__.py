@@ -1,0 +1,34 @@
+"""Sources: where policies, pods and services come from.
+
+Owns the seam: a source reads its place completely, then says what it has seen, again with every
+change. Never decides. Invariant: what a source cannot read is not "nothing": it keeps what it knew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from policy.manifest import Loaded
+
+
+class Seen(NamedTuple):
+    """Everything the source knows; ``complete`` once each of its places was read at least once."""
+
+    loaded: Loaded
+    complete: bool
+    problems: tuple[str, ...]
+    detected_at: float
+
+
+class Source(Protocol):
+    """A place that is read and watched."""
+
+    def start(self, seen: Callable[[Seen], None]) -> None:
+        """Read, call ``seen``, and call it again after every change."""
+
+    def look(self) -> None:
+        """Look for changes now (SIGHUP)."""
+
+    def stop(self) -> None:
+        """Watch no more."""

@@ -1,0 +1,194 @@
+"""The manifests' files as they are on disk: what counts as read, and what is kept instead.
+
+Owns the last good reading of every file. Never waits, never relates one file to another.
+Invariants: a file that is being written, or whose new content does not parse, keeps its last good
+content; a configured path that vanished keeps everything it held.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from policy.manifest import SUFFIXES, FileRead, read_file
+
+MAX_FILES = 20_000
+MAX_FILE_BYTES = 16 * 1024 * 1024
+SETTLE_S = 0.05
+"""A changed file is read once its size and times have stood still this long."""
+
+
+class Signature(NamedTuple):
+    """What tells one state of a file from another without reading it."""
+
+    device: int
+    inode: int
+    size_bytes: int
+    modified_ns: int
+    changed_ns: int
+
+
+class _Place:
+    """One configured path."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.read_once = False
+        self.device = -1
+        self.problem = ""
+
+
+class _File:
+    __slots__ = ("problem", "read", "seen", "seen_at", "taken")
+
+    def __init__(self) -> None:
+        self.read: FileRead | None = None
+        self.taken: Signature | None = None
+        self.seen: Signature | None = None
+        self.seen_at = float("-inf")
+        self.problem = ""
+
+
+class Tree:
+    """All files of the configured paths; ``look`` brings it up to date as far as that is safe."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._places = [_Place(path) for path in paths]
+        self._files: dict[str, _File] = {}
+
+    @property
+    def complete(self) -> bool:
+        """True once every configured path was read."""
+        return all(place.read_once for place in self._places)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong, a sentence each."""
+        said = [place.problem for place in self._places if place.problem]
+        return (*said, *(file.problem for file in self._files.values() if file.problem))
+
+    def reads(self) -> list[FileRead]:
+        """Return each file's last good reading, in the order of their paths."""
+        return [file.read for _, file in sorted(self._files.items()) if file.read is not None]
+
+    def look(self, now: float, writing: frozenset[str] = frozenset()) -> tuple[bool, bool]:
+        """Look at every file. Returns whether anything changed, and whether to look again after ``SETTLE_S``.
+
+        ``writing`` are files that somebody has open and has written to.
+        """
+        before = self.problems
+        changed = again = False
+        found: set[str] = set()
+        for place in self._places:
+            paths = self._paths(place)
+            if paths is None:
+                found.update(path for path in self._files if _is_under(path, place.path))
+                continue
+            for path in paths:
+                found.add(path)
+                took, unsettled = self._look_at(path, now, path in writing)
+                changed |= took
+                again |= unsettled
+            if not again and not place.read_once:
+                place.read_once = changed = True
+        for path in [path for path in self._files if path not in found]:
+            changed |= self._files.pop(path).read is not None
+        return changed or before != self.problems, again
+
+    def _paths(self, place: _Place) -> list[str] | None:
+        """Return the place's files; None where it cannot be listed: what was known stays."""
+        try:
+            status = os.stat(place.path)
+            paths = sorted(_walk(place.path)) if stat.S_ISDIR(status.st_mode) else [place.path]
+        except OSError as error:
+            kept = "; what was read before stays in force" if place.read_once else ""
+            place.problem = f"{place.path}: {error.strerror}{kept}"
+            return None
+        if place.read_once and not paths and status.st_dev != place.device:
+            place.problem = (
+                f"{place.path}: is empty on another file system; what was read before stays in force"
+            )
+            return None
+        if len(paths) > MAX_FILES:
+            place.problem = f"{place.path}: more than {MAX_FILES} files; what was read before stays in force"
+            return None
+        place.problem, place.device = "", status.st_dev
+        return paths
+
+    def _look_at(self, path: str, now: float, is_written: bool) -> tuple[bool, bool]:
+        file = self._files.setdefault(path, _File())
+        try:
+            signature = _signature(os.stat(path))
+        except OSError as error:
+            file.problem = f"{path}: {error.strerror}" + _kept(file)
+            return False, False
+        if signature == file.taken:
+            return False, False
+        if signature != file.seen:
+            file.seen, file.seen_at = signature, now
+        if is_written:
+            file.problem = f"{path}: is being written" + _kept(file)
+            return False, False
+        if now - file.seen_at < SETTLE_S:
+            return False, True
+        return self._take(path, file, signature)
+
+    def _take(self, path: str, file: _File, signature: Signature) -> tuple[bool, bool]:
+        try:
+            text, after = _read(path)
+        except (OSError, ValueError) as error:
+            file.taken, file.problem = signature, f"{path}: {_said(error)}" + _kept(file)
+            return False, False
+        if after != signature:
+            return False, True
+        file.taken = signature
+        read = read_file(path, text)
+        if file.read is not None and not read.readable:
+            said = "; ".join(f"document {each.document}: {each.message}" for each in read.findings[:3])
+            file.problem = f"{path}: {said}" + _kept(file)
+            return False, False
+        changed = file.read != read
+        file.read, file.problem = read, ""
+        return changed, False
+
+
+def _kept(file: _File) -> str:
+    return "; its last good content stays in force" if file.read is not None else ""
+
+
+def _said(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """List manifest files under a folder; hidden ones (``..data`` of a ConfigMap) are skipped."""
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda each: each.name):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(entry.path)
+            elif entry.name.endswith(SUFFIXES):
+                yield entry.path
+
+
+def _is_under(path: str, place: str) -> bool:
+    return path == place or path.startswith(place.rstrip("/") + "/")
+
+
+def _signature(status: os.stat_result) -> Signature:
+    return Signature(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _read(path: str) -> tuple[str, Signature]:
+    """Read a whole regular file with its signature afterwards; ``ValueError`` if it is no text of ours."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("is no regular file")
+        data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise ValueError(f"is larger than {MAX_FILE_BYTES >> 20} MiB")
+        return data.decode("utf-8"), _signature(os.fstat(descriptor))

@@ -1,0 +1,348 @@
+"""The parts of one enforcer, made and joined to the loop: timers, descriptors, threads, ports.
+
+Owns who knows whom. Decides nothing, and holds no state but the parts. Work in threads comes back on
+the loop; a failure there is the process's.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any, cast
+
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from enforcer import inspect, link, probe, web
+from enforcer.authority import Authority, GrantLimits
+from enforcer.blocked import BlockedRecords
+from enforcer.collection import Collection
+from enforcer.conntrack import Conntrack
+from enforcer.desired import Fixed
+from enforcer.inspection import Inspection
+from enforcer.installation import Installation
+from enforcer.journal import Answer, Journal, replay
+from enforcer.kernel import Kernel, KernelRejected
+from enforcer.ledger import MemoryLedger
+from enforcer.nflog import Nflog
+from enforcer.node import Node
+from enforcer.readable import Readable
+from enforcer.reconciler import Reconciler
+from enforcer.records import LogRecords
+from enforcer.refusals import PACKETS_A_TURN
+from enforcer.revision import OnRevoke
+from enforcer.routes import Routes
+from enforcer.sources.files import FilesSource
+from enforcer.worlds import layout_of, listen_endpoints, upstream_endpoints
+from policy.runtime.clock import MonotonicReactor, now
+from policy.runtime.kinds import parse_listen
+from policy.runtime.resolvconf import host_upstreams
+from policy.runtime.settings import Settings
+from policy.snapshot import Snapshot
+
+DEFAULT_DNS_PORT = 15353
+COLLECT_EVERY_S = 15.0
+CHECK_EVERY_S = 5.0
+COMPARE_EVERY_S = 60.0
+COMPACTION_LINES = 200
+THREADS = 3
+
+
+class Wiring:
+    """All parts, joined. ``KernelRejected`` or ``OSError`` if the host does not allow it."""
+
+    def __init__(
+        self,
+        reactor: MonotonicReactor,
+        settings: Settings,
+        records: LogRecords,
+        resolver_uid: int,
+        sockets: Mapping[str, socket.socket],
+        failed: Callable[[Failure], None],
+    ) -> None:
+        self._reactor = reactor
+        self._settings = settings
+        self._records = records
+        self._sockets = sockets
+        self._failed = failed
+        self._uid = resolver_uid
+        self._folder = Path(settings.runtime_dir)
+        self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._threads = ThreadPool(0, THREADS, "enforcer")
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        self._kernel = Kernel()
+        self._able = self._kernel.probe()
+        self._routes = Routes()
+        self._nflog: Nflog | None = None
+        self.ledger = MemoryLedger()
+        self._blocked = BlockedRecords(settings.limits.blocked_records)
+        self._replayed = replay(self._folder / "journal", boot_id)
+        self._journal = Journal(self._folder / "journal", boot_id)
+        layout = layout_of(settings, resolver_uid, self._dns_port())
+        self.installation = Installation(
+            self._kernel, layout, self._folder / "structure", guards=self._able.owns
+        )
+        self.authority = Authority(self.ledger, self._journal, self._kernel.commit, _limits(settings))
+        self._join(settings, boot_id)
+
+    def _join(self, settings: Settings, boot_id: str) -> None:
+        flows = Conntrack()
+        self.reconciler = Reconciler(
+            kernel=self._kernel,
+            installation=self.installation,
+            flows=flows,
+            host=self._routes,
+            ledger=self.ledger,
+            journal=self._journal,
+            authority=self.authority,
+            records=self._records,
+            fixed=_fixed(settings, boot_id),
+            on_revoke=cast("OnRevoke", settings.enforcement.on_revoke),
+            off_loop=self._off_loop,
+            now=now,
+            published=self._published,
+            admitted=self._admitted,
+        )
+        self.node = Node(
+            settings=settings,
+            version=_version(),
+            ledger=self.ledger,
+            blocked=self._blocked,
+            authority=self.authority,
+            reconciler=self.reconciler,
+            records=self._records,
+            addresses=self._routes.addresses,
+            off_loop=self._off_loop,
+            later=self._reactor.callLater,
+            now=now,
+            pending=lambda: self.hub.pending,
+        )
+        self.node.repairs = lambda: self.installation.repairs
+        self.hub = link.LinkHub(
+            self._reactor,
+            self.authority,
+            self.node,
+            self._records,
+            frozenset((self._uid,)),
+            self._sockets,
+            _version(),
+            self._turn_done,
+        )
+        self._collection = Collection(
+            self._kernel,
+            flows,
+            self.ledger,
+            self._off_loop,
+            lambda call: self._reactor.callLater(0, call),
+            now,
+        )
+        self.source = self._files(settings)
+
+    def _files(self, settings: Settings) -> FilesSource:
+        policy = settings.policy
+        return FilesSource(
+            self._reactor, self._threads, policy.manifests, policy.governed_namespaces, self._failed
+        )
+
+    def _dns_port(self) -> int:
+        captured = self._sockets.get("udp4") or self._sockets.get("udp6")
+        return int(captured.getsockname()[1]) if captured is not None else DEFAULT_DNS_PORT
+
+    # --- life ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take over what is there, listen, read the source; what follows happens on the loop."""
+        self._threads.start()
+        self.reconciler.begin(self._replayed)
+        self._journal.open(
+            self._replayed.generation, self._replayed.admitted, _answers(self._replayed.answers)
+        )
+        self.node.begin(self._replayed.generation)
+        if self._settings.dns.capture:
+            self._routes.install_dns_rule()
+        self._watch()
+        link.listen(self._reactor, self._folder, self.hub, self._uid)
+        inspection = Inspection(
+            self._settings.node,
+            self.ledger,
+            self._blocked,
+            lambda: self.reconciler.snapshot,
+            self.node.status,
+        )
+        inspect.listen(self._reactor, self._folder, inspect.InspectFactory(inspection, now))
+        if self._settings.metrics.listen:
+            address, port = parse_listen(self._settings.metrics.listen)
+            pages = web.site(self.node.metrics.registry, lambda: self.node.missing)
+            self._reactor.listenTCP(port, pages, interface=address)
+        self.source.start(self.node.source_seen)
+
+    def _watch(self) -> None:
+        """Follow the kernel's descriptors, and look at everything now and then all the same."""
+        self._reactor.addReader(Readable(self._kernel.monitor_fd(), self._kernel_changed))
+        self._reactor.addReader(Readable(self._routes.monitor_fd(), self._routes_changed))
+        try:
+            self._nflog = Nflog(self._settings.enforcement.nflog_group)
+        except OSError as error:
+            in_use = "its group is another program's" if error.errno == errno.EBUSY else str(error)
+            self._records.tell("packets.unrecorded", "error", reason=f"NFLOG: {in_use}; set nflogGroup")
+        else:
+            self._reactor.addReader(Readable(self._nflog.fileno(), self._packets_came))
+        for every_s, call in (
+            (COLLECT_EVERY_S, self._collection.begin),
+            (CHECK_EVERY_S, self._check),
+            (COMPARE_EVERY_S, self._compare),
+        ):
+            turning = LoopingCall(call)
+            turning.clock = self._reactor
+            turning.start(every_s, now=False).addErrback(self._failed)
+
+    def close(self) -> None:
+        """Let go of everything; the kernel keeps what is open, the journal says why."""
+        self.source.stop()
+        self.hub.stop()
+        try:
+            self._journal.close()
+        except OSError as error:
+            self._records.tell("journal.failed", "error", reason=str(error))
+        self._threads.stop()
+
+    def reload(self, settings: Settings) -> None:
+        """Bring new settings into force as far as a reload can."""
+        old, self._settings = self._settings, settings
+        self.node.settings = settings
+        self.authority.limits = _limits(settings)
+        self.reconciler.on_revoke = cast("OnRevoke", settings.enforcement.on_revoke)
+        self.reconciler.fixed = _fixed(settings, self.reconciler.fixed.boot_id)
+        layout = layout_of(settings, self._uid, self._dns_port())
+        if self.installation.change(layout):
+            self._compare()
+        if settings.policy != old.policy:
+            self.source.stop()
+            self.source = self._files(settings)
+            self.source.start(self.node.source_seen)
+        else:
+            self.source.look()
+        self.node.renew()
+        self.reconciler.host_changed()
+
+    # --- what happens ----------------------------------------------------------------------------
+
+    def _off_loop(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        started = deferToThreadPool(self._reactor, self._threads, work)
+        started.addCallback(done)
+        started.addErrback(self._failed)
+
+    def _published(self, snapshot: Snapshot) -> None:
+        self._write_journal()
+        self.hub.publish(snapshot.world)
+        self._reactor.callLater(0, self._check)
+
+    def _admitted(self) -> None:
+        self._write_journal()
+        self.hub.admitted()
+
+    def _turn_done(self) -> None:
+        self._write_journal()
+        if self._journal.wants_compaction:
+            self._journal.begin_compaction(*_known(self.ledger))
+        self._journal.compact_step(COMPACTION_LINES)
+
+    def _write_journal(self) -> None:
+        try:
+            self._journal.flush()
+        except OSError as error:
+            self._records.tell(
+                "journal.failed", "error", reason=f"{error.strerror}; grants will not outlive us"
+            )
+
+    def _kernel_changed(self) -> None:
+        events = self._kernel.drain_events()
+        if events:
+            self._repair(deep=bool(events & {"changed", "lost"}))
+
+    def _routes_changed(self) -> None:
+        changes = self._routes.drain_changes()
+        if changes & {"rules", "lost"} and self._settings.dns.capture and not self._routes.dns_rule_stands():
+            self._routes.install_dns_rule()
+            self._records.tell("enforcer.repaired", "warning", reason="the DNS routing rule was gone")
+        if changes & {"links", "routes", "lost"}:
+            self.reconciler.host_changed()
+            self.node.renew()
+
+    def _packets_came(self) -> None:
+        if self._nflog is not None:
+            packets, _ = self._nflog.read(PACKETS_A_TURN)
+            self.node.refusals.packets_denied(packets)
+
+    def _compare(self) -> None:
+        self._repair(deep=False)
+        self.reconciler.retry()
+
+    def _repair(self, *, deep: bool) -> None:
+        try:
+            self.reconciler.repair(deep=deep)
+        except KernelRejected as error:
+            self.reconciler.kernel_errors += 1
+            self.node.doubts = (f"the kernel refused the repair: {error}",)
+            self._reactor.callLater(1.0, self._compare)
+            return
+        self._check()
+
+    def _check(self) -> None:
+        """Ask the kernel whether it enforces; what is in doubt is what ``status`` says."""
+        doubts = list(self.installation.doubts)
+        if self.reconciler.snapshot is None:
+            doubts.append("nothing was loaded yet")
+        elif not doubts:
+            found = (probe.must_drop(self._sockets), probe.must_pass(self._passed))
+            doubts += [each for each in found if each]
+        self.node.doubts = tuple(doubts)
+
+    def _passed(self) -> int:
+        return self._kernel.counters().get("passed", (0, 0))[0]
+
+
+def _limits(settings: Settings) -> GrantLimits:
+    limits = settings.limits
+    return GrantLimits(
+        settings.dns.max_ttl_s, settings.enforcement.grace_s, limits.grants_per_pod, limits.grants
+    )
+
+
+def _fixed(settings: Settings, boot_id: str) -> Fixed:
+    upstreams = upstream_endpoints(settings, host_upstreams())
+    return Fixed(settings.node, boot_id, upstreams, listen_endpoints(settings))
+
+
+def _version() -> str:
+    try:
+        return version_of("nameward")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _answers(replayed: Mapping[str, Mapping[bytes, Mapping[str, Any]]]) -> list[Answer]:
+    """Return a replayed journal's answers as lines of a new one."""
+    return [
+        Answer((tag,), name, (destination,), kept.until, kept.at)
+        for tag, destinations in replayed.items()
+        for destination, names in destinations.items()
+        for name, kept in names.items()
+    ]
+
+
+def _known(ledger: MemoryLedger) -> tuple[list[str], Any]:
+    """Return who is admitted, and (lazily) every answer that the ledger stands for."""
+    accounts = list(ledger.accounts.values())
+    return [account.tag for account in accounts], (
+        Answer((account.tag,), reason.name, (holding.destination,), until, holding.realized_at)
+        for account in accounts
+        for holding in list(account.holdings())
+        for reason, until in holding.reasons.items()
+    )
