@@ -22,12 +22,12 @@ CEILING = "ceiling"
 class CompiledCeiling:
     """The ceiling's rules; ``rules_for`` gives those of one pod."""
 
-    __slots__ = ("_ceiling", "_denied", "_destinations", "_found", "problems")
+    __slots__ = ("_ceiling", "_denied", "_destinations", "_found", "_problems")
 
-    def __init__(self, ceiling: Ceiling, destinations: Destinations) -> None:
+    def __init__(self, ceiling: Ceiling, destinations: Destinations, problems: list[str]) -> None:
         self._ceiling = ceiling
         self._destinations = destinations
-        self.problems: list[str] = []
+        self._problems = problems
         self._denied = self._compile_denied()
         self._found: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[CompiledRule, ...]] = {}
 
@@ -56,7 +56,7 @@ class CompiledCeiling:
             except ValueError:
                 problems.append(f"ceiling.denied.cidrs: {cidr!r} is not a CIDR")
         if problems:
-            self.problems += [
+            self._problems += [
                 f"{problem}; until it is corrected everything is denied" for problem in problems
             ]
             addresses = ALL_ADDRESSES
@@ -68,7 +68,7 @@ class CompiledCeiling:
         return rules
 
     def _compile_allowed(self, entry: CeilingAllowed) -> list[CompiledRule]:
-        patterns = parse_all(entry.names, "ceiling.allowed.names", self.problems)
+        patterns = parse_all(entry.names, "ceiling.allowed.names", self._problems)
         addresses = NO_ADDRESSES
         for cidr in self._readable(entry.cidrs, "ceiling.allowed.cidrs"):
             addresses = addresses.union(cidr)
@@ -79,7 +79,7 @@ class CompiledCeiling:
 
     def _compile_grant(self, entry: CeilingGrant) -> list[CompiledRule]:
         ports = PortSet(tcp=normal((port, port) for port in entry.ports if 0 <= port <= 65535))
-        patterns = parse_all(entry.names, "ceiling.grant.names", self.problems)
+        patterns = parse_all(entry.names, "ceiling.grant.names", self._problems)
         addresses = NO_ADDRESSES
         for cidr in self._readable(entry.cidrs, "ceiling.grant.cidrs"):
             addresses = addresses.union(self._destinations.inside(cidr))
@@ -97,7 +97,7 @@ class CompiledCeiling:
             try:
                 yield cidr_set(cidr)
             except ValueError:
-                self.problems.append(f"{place}: {cidr!r} is not a CIDR; it is left out")
+                self._problems.append(f"{place}: {cidr!r} is not a CIDR; it is left out")
 
 
 def _rule(name: str, effect: Effect, addresses: AddressSet) -> CompiledRule:

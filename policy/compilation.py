@@ -49,9 +49,9 @@ class Compilation:
         self, world: World, policies: Sequence[Policy], guard: GuardedRanges, problems: list[str]
     ) -> None:
         roster = Roster(world.pods, world.services)
-        destinations = Destinations(guard, roster)
+        destinations = Destinations(guard, roster, problems)
         self._index = RuleIndex(policies, roster)
-        self._ceiling = CompiledCeiling(world.ceiling, destinations)
+        self._ceiling = CompiledCeiling(world.ceiling, destinations, problems)
         self._spared_zone = (
             canonical_zone(world.cluster_domain) if world.cluster_traffic == "exempt" else None
         )
@@ -65,7 +65,6 @@ class Compilation:
         self.ungoverned = Profile(
             [CompiledRule(0, "", "", Effect.PERMIT, ALL_ADDRESSES, EVERYTHING, wide=True)], None, ()
         )
-        problems += destinations.problems + self._ceiling.problems
 
     def profile_of(self, pod: Pod) -> Profile:
         """Return the pod's profile, made once for all pods with the same rules."""

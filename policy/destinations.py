@@ -26,14 +26,14 @@ _Key = tuple[object, ...]
 class Destinations:
     """Resolves the destinations of one world's rules; equal ones are resolved once."""
 
-    __slots__ = ("_found", "_guard", "_public", "_roster", "problems")
+    __slots__ = ("_found", "_guard", "_problems", "_public", "_roster")
 
-    def __init__(self, guard: GuardedRanges, roster: Roster) -> None:
+    def __init__(self, guard: GuardedRanges, roster: Roster, problems: list[str]) -> None:
         self._guard = guard
         self._roster = roster
         self._public = ALL_ADDRESSES.difference(guard.addresses)
         self._found: dict[_Key, AddressSet] = {}
-        self.problems: list[str] = []
+        self._problems = problems
 
     def resolve(self, destinations: tuple[Destination, ...], permit: bool, named: bool) -> AddressSet:
         """Return the addresses of all the destinations together."""
@@ -68,7 +68,7 @@ class Destinations:
         try:
             return self.inside(cidr_set(destination.cidr))
         except ValueError:
-            self.problems.append(f"{destination.cidr!r} is not a CIDR: no permit opens it")
+            self._problems.append(f"{destination.cidr!r} is not a CIDR: no permit opens it")
             return NO_ADDRESSES
 
     def _denied(self, destination: Destination) -> AddressSet:
@@ -81,7 +81,7 @@ class Destinations:
         try:
             return with_nat64(cidr_set(destination.cidr))
         except ValueError:
-            self.problems.append(f"{destination.cidr!r} is not a CIDR: the deny covers every address")
+            self._problems.append(f"{destination.cidr!r} is not a CIDR: the deny covers every address")
             return ALL_ADDRESSES
 
     def _pods(self, wanted: Destination, *, permit: bool) -> AddressSet:
