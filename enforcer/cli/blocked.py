@@ -1,0 +1,110 @@
+"""``nameward blocked``: lookups that were refused and packets that were dropped, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import click
+
+from enforcer.cli.asking import ask
+from enforcer.cli.grants import pod_of, port_of, rule_of
+from enforcer.cli.options import DurationParameter, config_option, output_option, reader_settings
+from enforcer.cli.output import Column, Lines, Row, age, show
+
+_SAME = ("kind", "namespace", "pod", "podIP", "node", "name", "address", "protocol", "port", "policy", "rule")
+
+
+def _what(row: Row) -> str:
+    """Return the name of a lookup, the destination of a packet."""
+    if not row["address"]:
+        return str(row["name"])
+    place = f"{row['address']} {port_of(row)}".rstrip()
+    return f"{place} ({row['name']})" if row["name"] else place
+
+
+def _color(row: Row) -> str:
+    return "red" if row["kind"] == "packet" else "yellow"
+
+
+def columns(now: datetime) -> tuple[Column, ...]:
+    """Return the columns, with ages counted from ``now``."""
+    return (
+        Column("POD", pod_of),
+        Column("KIND", lambda row: row["kind"], wide=True),
+        Column("NAME OR ADDRESS", _what, style=_color),
+        Column("TYPE", lambda row: row["qtype"], wide=True),
+        Column("COUNT", lambda row: str(row["count"]), right=True),
+        Column("LAST SEEN", lambda row: age(row["lastSeen"], now), right=True),
+        Column("REASON", lambda row: row["reason"]),
+        Column("RULE", rule_of, wide=True),
+        Column("FIRST SEEN", lambda row: age(row["firstSeen"], now), wide=True, right=True),
+        Column("POD IP", lambda row: row["podIP"], wide=True),
+        Column("NODE", lambda row: row["node"], wide=True),
+    )
+
+
+FOLLOWED = (
+    Column("SEEN", lambda row: row["lastSeen"]),
+    *(column for column in columns(datetime.now(UTC)) if "SEEN" not in column.title),
+)
+
+
+def grouped(rows: Iterable[Row]) -> list[Row]:
+    """Put the types of one name (A and AAAA of one question) into one row; latest last."""
+    groups: dict[tuple[object, ...], Row] = {}
+    for row in rows:
+        key = tuple(row[field] for field in _SAME)
+        known = groups.get(key)
+        if known is None:
+            groups[key] = dict(row)
+            continue
+        types = dict.fromkeys([*known["qtype"].split(","), row["qtype"]])
+        latest = max(known, row, key=lambda each: each["lastSeen"])
+        known.update(
+            qtype=",".join(types),
+            count=known["count"] + row["count"],
+            firstSeen=min(known["firstSeen"], row["firstSeen"]),
+            reason=latest["reason"],
+            lastSeen=latest["lastSeen"],
+        )
+    return sorted(groups.values(), key=lambda row: row["lastSeen"])
+
+
+@click.command()
+@click.option("--since", type=DurationParameter(), help="Only what was seen in this time, such as 1h.")
+@click.option("-n", "--namespace", default="", help="Only pods of this namespace.")
+@click.option("--pod", default="", help="Only the pod of this name.")
+@click.option("--node", default="", help="Only this node.")
+@click.option("--raw", is_flag=True, help="Each by itself, not grouped.")
+@click.option("-f", "--follow", is_flag=True, help="Go on, one line for each as it happens.")
+@output_option
+@config_option
+def blocked(
+    *,
+    since: float | None,
+    namespace: str,
+    pod: str,
+    node: str,
+    raw: bool,
+    follow: bool,
+    output: str,
+    config: str | None,
+) -> None:
+    """List blocked lookups and denied packets, with the pod and the reason."""
+    settings = reader_settings(config)
+    asked = {"namespace": namespace, "pod": pod, "sinceSeconds": since or 0.0, "raw": raw or follow}
+    rows: Iterable[Row] = (
+        row
+        for row in ask(settings.runtime_dir, "blocked", follow=follow, **asked)
+        if node in {"", row["node"]}
+    )
+    if follow:
+        with suppress(KeyboardInterrupt):
+            lines = Lines(FOLLOWED, output)
+            for row in rows:
+                lines.row(row)
+        return
+    found = rows if raw else grouped(rows)
+    show(found, columns(datetime.now(UTC)), output, "Nothing was blocked.")
