@@ -6,6 +6,7 @@ or addresses. Invariant: equal sets are equal values.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from policy import intervals
@@ -36,6 +37,8 @@ class PortSet(NamedTuple):
 
     def union(self, more: PortSet) -> PortSet:
         """Return what is in either of them."""
+        if not self or not more:
+            return self or more
         return PortSet(
             intervals.union(self.tcp, more.tcp),
             intervals.union(self.udp, more.udp),
@@ -45,7 +48,9 @@ class PortSet(NamedTuple):
 
     def intersection(self, more: PortSet) -> PortSet:
         """Return what is in both of them."""
-        if self == more:
+        if self is EVERYTHING or self == more:
+            return more
+        if more is EVERYTHING:
             return self
         return PortSet(
             intervals.intersection(self.tcp, more.tcp),
@@ -56,6 +61,8 @@ class PortSet(NamedTuple):
 
     def difference(self, less: PortSet) -> PortSet:
         """Return what is in this set and not in the other."""
+        if not less:
+            return self
         return PortSet(
             intervals.difference(self.tcp, less.tcp),
             intervals.difference(self.udp, less.udp),
@@ -73,13 +80,7 @@ class PortSet(NamedTuple):
         kernel drops those two before it looks at grants. Protocols beside TCP, UDP and ICMP can
         be granted only where everything is ("any").
         """
-        if self.union(_RESOLVER) == EVERYTHING:
-            return (PermittedPorts("any", 0, MAX_PORT),)
-        found = [PermittedPorts("tcp", first, last) for first, last in grantable(self.tcp)]
-        found += [PermittedPorts("udp", first, last) for first, last in grantable(self.udp)]
-        if self.icmp:
-            found.append(PermittedPorts("icmp", 0, MAX_PORT))
-        return tuple(found)
+        return _ranges(self)
 
     def has(self, protocol: str, port: int | None) -> bool:
         """Say whether the port is in the set; None asks for any port of the protocol."""
@@ -96,6 +97,18 @@ WEB = PortSet(tcp=((80, 80), (443, 443)))
 _RESOLVER = PortSet(RESOLVER_PORTS, RESOLVER_PORTS)
 
 
+@lru_cache(maxsize=4096)
+def _ranges(ports: PortSet) -> tuple[PermittedPorts, ...]:
+    if ports.union(_RESOLVER) == EVERYTHING:
+        return (PermittedPorts("any", 0, MAX_PORT),)
+    found = [PermittedPorts("tcp", first, last) for first, last in grantable(ports.tcp)]
+    found += [PermittedPorts("udp", first, last) for first, last in grantable(ports.udp)]
+    if ports.icmp:
+        found.append(PermittedPorts("icmp", 0, MAX_PORT))
+    return tuple(found)
+
+
+@lru_cache(maxsize=4096)
 def grantable(ports: Intervals) -> Intervals:
     """Return the intervals without 53 and 853, except that all others together stay one interval."""
     if intervals.union(ports, RESOLVER_PORTS) == EVERY_PORT:

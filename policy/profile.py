@@ -17,7 +17,7 @@ from policy.decision import Watched
 from policy.evaluation import Ceiling, ClassOutcome, Hit, Matched, evaluate
 from policy.names import is_permittable, is_under
 from policy.patterns import Pattern
-from policy.regions import Regions
+from policy.regions import regions_of
 from policy.trie import PatternTrie
 
 _MEMO_ENTRIES = 4096
@@ -46,7 +46,7 @@ class Profile:
         self.rules = tuple(rules)
         self._private_zones = private_zones
         self._set_of, sets = _interned([rule.addresses for rule in rules])
-        self.regions = Regions(sets)
+        self.regions = regions_of(tuple(sets))
         self._ceiling = Ceiling(
             *(
                 tuple(i for i, rule in enumerate(rules) if rule.effect is effect)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from policy.addresses import AddressSet
@@ -22,6 +23,12 @@ class Region(NamedTuple):
     first: bytes
     last: bytes
     number: int
+
+
+@lru_cache(maxsize=256)
+def regions_of(sets: tuple[AddressSet, ...]) -> Regions:
+    """Return the regions of these sets: most profiles, of one generation and the next, have the same."""
+    return Regions(sets)
 
 
 class _Family(NamedTuple):

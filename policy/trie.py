@@ -1,7 +1,8 @@
 """Many patterns at once: which of them match a name, at the cost of the name's length.
 
-Owns the trie over reversed labels. Never parses patterns and never decides. Invariant: a lookup
-finds the value of exactly those patterns whose ``matches(name)`` is true.
+Owns the trie over reversed labels, and the exact names beside it. Never parses patterns and never
+decides. Invariant: a lookup finds the value of exactly those patterns whose ``matches(name)`` is
+true.
 """
 
 from __future__ import annotations
@@ -27,13 +28,17 @@ class _Node(Generic[T]):
 class PatternTrie(Generic[T]):
     """Maps patterns to values; a pattern may be added more than once, with other values."""
 
-    __slots__ = ("_root",)
+    __slots__ = ("_exact", "_root")
 
     def __init__(self) -> None:
+        self._exact: dict[str, tuple[T, ...]] = {}
         self._root: _Node[T] = _Node()
 
     def add(self, pattern: Pattern, value: T) -> None:
         """Add one pattern's value."""
+        if pattern.exact:
+            self._exact[pattern.text] = (*self._exact.get(pattern.text, ()), value)
+            return
         labels = pattern.labels
         deeper = labels[0] == "*"
         node = self._root
@@ -48,7 +53,7 @@ class PatternTrie(Generic[T]):
         """Return the values of all patterns that match; none for a name that is not permittable."""
         if not is_permittable(name):
             return ()
-        found: tuple[T, ...] = self._root.deeper
+        found = self._root.deeper + self._exact.get(name, ())
         nodes = [self._root]
         labels = name.split(".")
         left = len(labels)
