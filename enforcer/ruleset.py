@@ -187,6 +187,7 @@ def _prerouting(layout: Layout) -> list[str]:
         lines += _chain(
             f"known{v}", [f"meta l4proto {{ tcp, udp }} th dport 53 {governed}"] if capture else ["accept"]
         )
+    neighbours = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"  # or no question could come
     lines += _chain(
         "pod",
         [
@@ -197,7 +198,7 @@ def _prerouting(layout: Layout) -> list[str]:
             "ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept",
             "iifname @podifs goto forged",
             *pods,
-            *(["accept"] if layout.unknown_pods == "allow" else [*capture, "goto unknown"]),
+            *(["accept"] if layout.unknown_pods == "allow" else [neighbours, *capture, "goto unknown"]),
         ],
     )
     talk = "update @talkative { iifname limit rate 10/second burst 20 packets }"

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from enforcer.conntrack import Conntrack
 from enforcer.elements import (
     GUARD_SETS,
     Add,
@@ -161,6 +162,7 @@ class Node:
             self.kernel.probe()
             self.routes = Routes()
             self.install()
+            Conntrack().delete_flows([pack(pod_address(name, v)) for name in PODS for v in (4, 6)])
             if layout.capture:
                 self.routes.install_dns_rule()
 

@@ -165,8 +165,10 @@ class KernelContract:
         built.commit_guard([Add(Element("ungoverned6", bytes(16)))])
         built.commit_guard([Remove("ungoverned6", bytes(16))])
         self.close(built)
-        assert not self.again(built).guard_fingerprint()
-        assert self.again(built).fingerprint()
+        later = self.again(built)
+        assert not later.guard_fingerprint()
+        assert later.fingerprint()
+        later.close()
 
 
 class TestFakeKernel(KernelContract):
