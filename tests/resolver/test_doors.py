@@ -1,0 +1,108 @@
+"""Sockets that come again over the link: kept when they are the same, replaced when not."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+
+import pytest
+
+from resolver.doors import Doors
+from resolver.stream_listener import StreamListener
+
+
+class Inside:
+    """Stands for the core: keeps what was received."""
+
+    def __init__(self, reactor):
+        self.received = []
+        streams = StreamListener(reactor, self.take, lambda via, now: None, 64)
+        self.doors = Doors(
+            reactor, streams, hit=lambda *_: None, received=self.take, broken=self.received.append
+        )
+
+    def take(self, wire, client, now):
+        self.received.append((wire, client))
+
+
+@pytest.fixture
+def inside(reactor):
+    """Doors of a reactor, closed at the end."""
+    one = Inside(reactor)
+    yield one
+    one.doors.close()
+
+
+def bound(kind, port=0):
+    """Return a bound socket, listening if it is a stream's."""
+    sock = socket.socket(socket.AF_INET, kind)
+    sock.bind(("127.0.0.1", port))
+    if kind == socket.SOCK_STREAM:
+        sock.listen(8)
+    return sock
+
+
+def duplicates(*socks):
+    """Return fresh descriptors of these sockets, as SCM_RIGHTS brings them."""
+    return [os.dup(sock.fileno()) for sock in socks]
+
+
+def test_the_same_sockets_are_read_once(reactor, inside):
+    """A second greeting with the same sockets neither closes them nor reads them twice."""
+    before = len(os.listdir("/proc/self/fd"))
+    with bound(socket.SOCK_DGRAM) as udp, bound(socket.SOCK_STREAM) as tcp:
+        names = ("udp4", "tcp4")
+        inside.doors.adopt(names, duplicates(udp, tcp))
+        opened = len(os.listdir("/proc/self/fd"))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect(udp.getsockname())
+            client.send(b"one")
+            reactor.spin(lambda: inside.received)
+            inside.doors.adopt(names, duplicates(udp, tcp))
+            assert len(os.listdir("/proc/self/fd")) == opened + 1
+            inside.doors.reply(b"ONE", inside.received[0][1])
+            assert client.recv(10) == b"ONE"
+            client.send(b"two")
+            reactor.spin(lambda: len(inside.received) == 2)
+        with socket.create_connection(tcp.getsockname(), 5) as client:
+            client.sendall(b"\0\5three")
+            reactor.spin(lambda: len(inside.received) == 3)
+            inside.doors.reply(b"THREE", inside.received[2][1])
+            reactor.spin(lambda: select.select([client], [], [], 0)[0])
+            assert client.recv(10) == b"\0\5THREE"
+        assert inside.doors.names == names
+        inside.doors.close()
+    reactor.spin(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+def test_other_sockets_replace_those_of_their_name(reactor, inside):
+    """A new enforcer with sockets of its own: those are read, the old ones closed."""
+    with bound(socket.SOCK_DGRAM) as old, bound(socket.SOCK_DGRAM) as new, bound(socket.SOCK_STREAM) as tcp:
+        inside.doors.adopt(("udp4", "tcp4"), duplicates(old, tcp))
+        with bound(socket.SOCK_STREAM) as other:
+            inside.doors.adopt(("udp4", "tcp4"), duplicates(new, other))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.sendto(b"lost", old.getsockname())
+            client.sendto(b"heard", new.getsockname())
+            reactor.spin(lambda: inside.received)
+        assert [wire for wire, _ in inside.received] == [b"heard"]
+
+
+def test_draining_leaves_the_sockets_to_the_next_process(reactor, inside):
+    """After stop_reading queries stay in the shared buffers: whoever comes next answers them."""
+    with bound(socket.SOCK_DGRAM) as udp, bound(socket.SOCK_STREAM) as tcp:
+        inside.doors.adopt(("udp4", "tcp4"), duplicates(udp, tcp))
+        inside.doors.stop_reading()
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+            socket.create_connection(tcp.getsockname(), 5) as stream,
+        ):
+            client.sendto(b"later", udp.getsockname())
+            stream.sendall(b"\0\5later")
+            reactor.spin_for(0.1)
+            assert inside.received == []
+            assert udp.recv(10) == b"later"
+            accepted, _ = tcp.accept()
+            assert accepted.recv(10) == b"\0\5later"
+            accepted.close()

@@ -1,0 +1,193 @@
+"""The authority socket from the resolver's side: greeting, descriptors, loss and return."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+from twisted.internet.protocol import Factory, Protocol
+
+from policy.authority import GrantAnswered, GrantRequested, Hello, SnapshotPublished
+from policy.runtime.framing import encode, enforcer_decoder
+from policy.world import World
+from resolver.link import MAX_UNSENT_BYTES, Link
+
+REQUEST = GrantRequested(1, 1, "u", b"\x0a\0\0\1", "a.example", (b"\1\1\1\1",), 60)
+
+
+class Service:
+    """What the link tells, in order."""
+
+    def __init__(self):
+        self.told = []
+        self.descriptors = []
+
+    def greeted(self, hello, descriptors):
+        self.told.append(("greeted", hello.sockets))
+        self.descriptors += descriptors
+
+    def world_published(self, world):
+        self.told.append(("world", world.generation))
+
+    def grants_answered(self, answer):
+        self.told.append(("answer", answer.id))
+
+    def link_lost(self, reason):
+        self.told.append(("lost", reason))
+
+
+class Enforcer(Factory):
+    """A real UNIX listener whose connections are scripted by the test."""
+
+    noisy = False
+
+    def __init__(self, reactor, path, greet):
+        self.greet = greet
+        self.connections = []
+        self.received = []
+        self.port = reactor.listenUNIX(path, self)
+
+    def buildProtocol(self, _addr):
+        return _End(self)
+
+
+class _End(Protocol):
+    def __init__(self, enforcer):
+        self.enforcer = enforcer
+        self.decoder = enforcer_decoder()
+
+    def connectionMade(self):
+        self.enforcer.connections.append(self)
+        self.enforcer.greet(self.transport)
+
+    def dataReceived(self, data):
+        self.enforcer.received += self.decoder.feed(data)
+
+
+@pytest.fixture
+def linked(reactor, tmp_path):
+    """Start a link and an enforcer; return both and what the link tells."""
+    started = []
+
+    def make(greet):
+        path = str(tmp_path / "authority.sock")
+        service = Service()
+        link = Link(reactor, path, "1", service)
+        link.start()
+        enforcer = Enforcer(reactor, path, greet)
+        started.append((link, service))
+        return link, enforcer, service
+
+    yield make
+    for link, service in started:
+        link.stop()
+        for descriptor in service.descriptors:
+            os.close(descriptor)
+
+
+def hello_with(*socks, first="hello"):
+    """Return a greeting with these sockets' descriptors, before or after the frame."""
+
+    def greet(transport):
+        frame = encode(Hello("1", tuple(f"udp{number}" for number in range(len(socks)))))
+        if first == "hello":
+            transport.write(frame)
+        for sock in socks:
+            transport.sendFileDescriptor(sock.fileno())
+        if first != "hello":
+            transport.write(frame)
+        transport.write(encode(SnapshotPublished(World(generation=7))))
+
+    return greet
+
+
+@pytest.mark.parametrize("first", ["hello", "descriptors"])
+def test_the_greeting_brings_sockets_and_then_the_world(reactor, linked, first):
+    """Descriptors are handed over with their names before anything else is, whatever comes first."""
+    with socket.socket() as one, socket.socket() as two:
+        link, enforcer, service = linked(hello_with(one, two, first=first))
+        reactor.spin(lambda: len(service.told) == 2)
+        assert service.told == [("greeted", ("udp0", "udp1")), ("world", 7)]
+        assert [os.fstat(kept).st_ino for kept in service.descriptors] == [
+            os.fstat(sock.fileno()).st_ino for sock in (one, two)
+        ]
+    assert link.is_up
+    reactor.spin(lambda: enforcer.received == [Hello("1")])
+
+
+def test_requests_go_up_and_answers_come_down(reactor, linked):
+    """Nothing is sent before the greeting; afterwards both directions flow."""
+    link, enforcer, service = linked(hello_with())
+    assert not link.send(REQUEST)
+    reactor.spin(lambda: link.is_up)
+    assert link.send(REQUEST)
+    reactor.spin(lambda: REQUEST in enforcer.received)
+    enforcer.connections[0].transport.write(encode(GrantAnswered(1, 1, ("realized",), 9.0)))
+    reactor.spin(lambda: ("answer", 1) in service.told)
+
+
+def test_a_lost_enforcer_is_told_once_and_found_again(reactor, linked):
+    """Loss is told with its reason; the link comes back within its backoff."""
+    link, enforcer, service = linked(hello_with())
+    for number in range(3):
+        reactor.spin(lambda: link.is_up)
+        enforcer.connections[number].transport.abortConnection()
+        reactor.spin(lambda: not link.is_up, 2)
+    reactor.spin(lambda: link.is_up, 2)
+    kinds = [told[0] for told in service.told if told[0] != "world"]
+    assert kinds == ["greeted", "lost"] * 3 + ["greeted"]
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [b"\xff\xff\xff\xff", encode(REQUEST), b"\0\0\0\x01\xc1"],
+    ids=["length", "direction", "garbage"],
+)
+def test_an_enforcer_that_talks_nonsense_is_left(reactor, linked, greeting):
+    """A frame that is none ends the connection before a greeting; the link tries again."""
+    link, enforcer, service = linked(lambda transport: transport.write(greeting))
+    reactor.spin(lambda: len(enforcer.connections) >= 2)
+    assert service.told == []
+    enforcer.greet = hello_with()
+    reactor.spin(lambda: link.is_up)
+
+
+def test_descriptors_that_nobody_announced_are_closed(reactor, linked):
+    """More descriptors than names: the connection is cut and nothing leaks."""
+    before = len(os.listdir("/proc/self/fd"))
+    with socket.socket() as one:
+
+        def greet(transport):
+            transport.write(encode(Hello("1", ())))
+            transport.sendFileDescriptor(one.fileno())
+
+        link, enforcer, service = linked(greet)
+        reactor.spin(lambda: len(enforcer.connections) >= 3)
+        link.stop()
+        enforcer.port.stopListening()
+        reactor.spin(lambda: len(os.listdir("/proc/self/fd")) <= before + 3)
+    assert service.descriptors == []
+
+
+def test_an_enforcer_that_never_greets_is_left(reactor, linked):
+    """A silent listener is not an enforcer."""
+    link, enforcer, _ = linked(lambda transport: None)
+    reactor.spin(lambda: len(enforcer.connections) == 2, 6)
+    assert not link.is_up
+
+
+def test_an_enforcer_that_does_not_read_costs_bounded_memory(reactor, linked):
+    """Past the bound the connection is given up; the core asks again on the next one."""
+    link, enforcer, service = linked(hello_with())
+    reactor.spin(lambda: link.is_up)
+    enforcer.connections[0].transport.pauseProducing()
+    many = GrantRequested(1, 1, "u", b"\x0a\0\0\1", "a.example", (b"\1\1\1\1",) * 4096, 60)
+    sent = 0
+    while link.send(many):
+        sent += len(encode(many))
+        reactor.iterate(0)
+        assert sent < MAX_UNSENT_BYTES + 2_000_000
+    reactor.spin(lambda: any(told == ("lost", "the enforcer does not read") for told in service.told))
+    reactor.spin(lambda: link.is_up)
+    enforcer.connections[0].transport.abortConnection()
