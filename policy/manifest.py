@@ -15,7 +15,7 @@ import msgspec
 
 from policy.manifest_findings import Finding
 from policy.manifest_kubernetes import NAME_LABEL, NamespaceLabels, Slice
-from policy.manifest_links import link_services, shared_addresses, single_objects
+from policy.manifest_links import link_services, shared_claims, single_objects
 from policy.manifest_objects import Entry, read_objects
 from policy.manifest_yaml import Document, read_documents
 from policy.pods import Labels, Pod, Service, labels_match
@@ -25,6 +25,7 @@ __all__ = [
     "EVERY_NAMESPACE",
     "SUFFIXES",
     "Document",
+    "FileRead",
     "Finding",
     "Governed",
     "GovernedNamespaces",
@@ -105,7 +106,7 @@ def assemble(files: Iterable[FileRead], governed: Governed) -> Loaded:
     entries = single_objects(entries, findings)
     services = _services(entries)
     entries = link_services(entries, services, findings)
-    shared_addresses(entries, findings)
+    shared_claims(entries, findings)
     namespaces = {
         entry.value.name: entry.value.labels for entry in entries if isinstance(entry.value, NamespaceLabels)
     }

@@ -10,14 +10,23 @@ from __future__ import annotations
 import msgspec
 
 from policy.manifest_findings import Place, shown
-from policy.manifest_shapes import Fields, boolean, ip_address, labels, mapping, sequence, text
+from policy.manifest_shapes import (
+    Fields,
+    boolean,
+    ip_address,
+    is_object_name,
+    labels,
+    mapping,
+    sequence,
+    text,
+)
 from policy.pods import Labels, Pod, Service
 
 SERVICE_OF_SLICE = "kubernetes.io/service-name"
 NAME_LABEL = "kubernetes.io/metadata.name"
 """Every Namespace carries its own name in this label; the API server writes it."""
 
-_FINISHED = frozenset({"Succeeded", "Failed"})
+_FINISHED = ("Succeeded", "Failed")
 
 
 class NamespaceLabels(msgspec.Struct, frozen=True):
@@ -55,12 +64,19 @@ def read_pod(fields: Fields, namespace: str, name: str, place: Place) -> Pod:
     spec = _part(fields, "spec", place)
     status = _part(fields, "status", place)
     uid = _optional_text(metadata, "uid", place.at("metadata"))
+    if not (uid.isascii() and uid.isprintable() and len(uid) <= 128):
+        place.at("metadata", "uid").error(f"{shown(uid)} is no uid", "write the uid as Kubernetes gives it")
     if not uid:
         place.at("metadata").warning(
             "the pod has no uid: a later pod of the same name would be taken for this one",
             "write metadata.uid",
         )
         uid = f"{namespace}/{name}"
+    node = _optional_text(spec, "nodeName", place.at("spec"))
+    if node and not is_object_name(node):
+        place.at("spec", "nodeName").error(
+            f"{shown(node)} is no name of a node", "write the Node's metadata.name"
+        )
     host_network = False
     if spec.get("hostNetwork") is not None:
         host_network = boolean(spec["hostNetwork"], place.at("spec", "hostNetwork")) is not False
@@ -78,7 +94,7 @@ def read_pod(fields: Fields, namespace: str, name: str, place: Place) -> Pod:
         uid=uid,
         addresses=addresses,
         labels=_labels(metadata, place),
-        node=_optional_text(spec, "nodeName", place.at("spec")),
+        node=node,
         host_network=host_network,
     )
 

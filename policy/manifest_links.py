@@ -128,16 +128,19 @@ def _linked(
     return rule, problems
 
 
-def shared_addresses(entries: list[Entry], findings: list[Finding]) -> None:
-    """Report pods that claim an address which another pod claims: none of them is known by it."""
+def shared_claims(entries: list[Entry], findings: list[Finding]) -> None:
+    """Report pods that claim the uid or an address of another pod; the snapshot gives it to neither."""
     claims: dict[str, Entry] = {}
     for entry in entries:
         pod = entry.value
         if not isinstance(pod, Pod):
             continue
-        for address in pod.addresses:
-            other = claims.setdefault(address, entry)
+        for pointer, what in (
+            ("/metadata/uid", f"the uid {pod.uid}"),
+            *(("/status", ip) for ip in pod.addresses),
+        ):
+            other = claims.setdefault(what, entry)
             if other is not entry and isinstance(other.value, Pod):
-                message = f"the pods {pod.key} and {other.value.key} both claim {address}: it is nobody's"
+                message = f"the pods {pod.key} and {other.value.key} both claim {what}, so it is nobody's"
                 fix = "remove the manifest of the pod that is gone"
-                findings.append(_finding(entry, "/status", "error", message, fix))
+                findings.append(_finding(entry, pointer, "error", message, fix))
