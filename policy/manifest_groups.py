@@ -35,8 +35,8 @@ PUBLIC = Destination("public")
 _MAX_DOMAIN = 1000
 """Characters before parsing: longer text is not worth a look (253 are allowed, white space aside)."""
 
-_K8S_FIELDS = ("k8sNamespace", "k8sPodName", "k8sService", "tags")
-_FOREIGN_FIELDS = (
+K8S_FIELDS = ("k8sNamespace", "k8sPodName", "k8sService", "tags")
+FOREIGN_FIELDS = (
     "name",
     "accountId",
     "accountName",
@@ -111,13 +111,13 @@ def read_smart_group(fields: Fields, place: Place) -> SmartGroup:
 def _selector(item: object, place: Place) -> Destination | None:
     before = place.report.errors
     fields = mapping(item, place)
-    known_fields(fields, ("cidr", "type", *_K8S_FIELDS, *_FOREIGN_FIELDS), place, _SELECTOR_MEANT)
+    known_fields(fields, ("cidr", "type", *K8S_FIELDS, *FOREIGN_FIELDS), place, _SELECTOR_MEANT)
     if "cidr" in fields:
         others = [name for name in fields if name != "cidr"]
         if others:
             place.at(others[0]).error("a selector with cidr has no other field", "write two selectors")
         return cidr(fields["cidr"], place.at("cidr"))
-    for name in _FOREIGN_FIELDS:
+    for name in FOREIGN_FIELDS:
         if name in fields:
             fix = _SELECTOR_MEANT.get(name, "write type: k8s or cidr")
             place.at(name).error(f"{name} selects what Nameward does not know", fix)
