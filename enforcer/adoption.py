@@ -14,7 +14,7 @@ from enforcer.doors import KernelDoor
 from enforcer.elements import GRANT_SETS, InstalledElement, describe, live_twin
 from enforcer.identity import tag_of
 from enforcer.journal import Kept
-from enforcer.ledger import NEVER, Account, ElementKey, Holding, Ledger
+from enforcer.ledger import Account, ElementKey, Holding, Ledger
 from policy.grants import Reason
 
 Answers = Mapping[str, Mapping[bytes, Mapping[str, Kept]]]
@@ -25,55 +25,52 @@ class Adopted(NamedTuple):
 
     unexplained: list[ElementKey]
     halves: list[ElementKey]
-    count: int
+    explained: int
 
 
 def adopt(kernel: KernelDoor, ledger: Ledger, answers: Answers, now: float) -> Adopted:
     """Fill the ledger's (empty) accounts with what the kernel holds and the journal explains."""
-    unexplained: list[ElementKey] = []
+    matching = _Matching(ledger.accounts, answers, now)
     halves: list[ElementKey] = []
-    found: dict[bytes, dict[ElementKey, Holding]] = {}
     for name in GRANT_SETS:
         twins = kernel.elements(live_twin(name))
         live = {each.key for each in twins}
-        for each in kernel.elements(name):
-            if _explain(name, name, each, ledger.accounts, answers, found, now):
-                if each.key not in live:
-                    halves.append((live_twin(name), each.key, b""))
-            else:
-                unexplained.append((name, each.key, b""))
+        explained = [each for each in kernel.elements(name) if matching.explain(name, each, opens=True)]
+        halves += [(live_twin(name), each.key, b"") for each in explained if each.key not in live]
         for each in twins:
-            if not _explain(name, live_twin(name), each, ledger.accounts, answers, found, now):
-                unexplained.append((live_twin(name), each.key, b""))
-    for source, holdings in found.items():
+            matching.explain(name, each, opens=False)
+    for source, holdings in matching.found.items():
         ledger.replace(ledger.accounts[source], holdings.values())
-    return Adopted(unexplained, halves, sum(len(holdings) for holdings in found.values()))
+    return Adopted(matching.unexplained, halves, sum(map(len, matching.found.values())))
 
 
-def _explain(
-    grants: str,
-    name: str,
-    element: InstalledElement,
-    accounts: Mapping[bytes, Account],
-    answers: Answers,
-    found: dict[bytes, dict[ElementKey, Holding]],
-    now: float,
-) -> bool:
-    opening = describe(name, element.key)
-    account = accounts.get(opening.pod)
-    if account is None or tag_of(element.comment) != account.tag:
-        return False
-    names = answers.get(account.tag, {}).get(opening.destination)
-    if not names:
-        return False
-    key = (grants, element.key, b"")
-    holdings = found.setdefault(opening.pod, {})
-    holding = holdings.get(key)
-    if holding is None:
-        holding = holdings[key] = Holding(key)
-        holding.reasons = {Reason(known, "", ""): kept.until for known, kept in names.items()}
-        holding.realized_at = min(kept.at for kept in names.values())
-    if name == grants:
-        remaining_ms = element.expires_ms or 0
-        holding.until = max(holding.until, now + remaining_ms / 1000 if remaining_ms else NEVER)
-    return True
+class _Matching:
+    """Matches elements, one by one, with accounts and answers."""
+
+    def __init__(self, accounts: Mapping[bytes, Account], answers: Answers, now: float) -> None:
+        self._accounts = accounts
+        self._answers = answers
+        self._now = now
+        self.found: dict[bytes, dict[ElementKey, Holding]] = {}
+        self.unexplained: list[ElementKey] = []
+
+    def explain(self, grants: str, element: InstalledElement, *, opens: bool) -> bool:
+        """Match an element of a grants set (``opens``) or of its live twin; False: nobody explains it."""
+        opening = describe(grants, element.key)
+        account = self._accounts.get(opening.pod)
+        names = None
+        if account is not None and tag_of(element.comment) == account.tag:
+            names = self._answers.get(account.tag, {}).get(opening.destination)
+        if not names:
+            self.unexplained.append((grants if opens else live_twin(grants), element.key, b""))
+            return False
+        key = (grants, element.key, b"")
+        holdings = self.found.setdefault(opening.pod, {})
+        holding = holdings.get(key)
+        if holding is None:
+            holding = holdings[key] = Holding(key)
+            holding.reasons = {Reason(name, "", ""): kept.until for name, kept in names.items()}
+            holding.realized_at = min(kept.at for kept in names.values())
+        if opens and element.expires_ms:
+            holding.until = self._now + element.expires_ms / 1000
+        return True

@@ -195,7 +195,7 @@ class Authority:
             if at is None or not at.permits:
                 outcomes.append("denied")
                 reason = reason or (at.reason if at else "the pod has no address of that family")
-            elif self._stage(turn, accounts, address, at.permits, request.name, until):
+            elif self._stage(turn, accounts, address, permits=at.permits, name=request.name, until=until):
                 outcomes.append("realized")
                 opened.append(address)
             else:
@@ -212,6 +212,7 @@ class Authority:
         turn: _Turn,
         accounts: tuple[Account, ...],
         address: bytes,
+        *,
         permits: tuple[Permit, ...],
         name: str,
         until: float,

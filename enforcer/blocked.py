@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class Refused(NamedTuple):
-    """One refusal, as it came; ``count`` of them, the last at ``at`` (monotonic seconds)."""
+    """One refusal, as it came; ``times`` that often, the last at ``at`` (monotonic seconds)."""
 
     kind: str
     namespace: str
@@ -28,7 +28,7 @@ class Refused(NamedTuple):
     rule: str
     reason: str
     reason_class: str
-    count: int
+    times: int
     at: float
 
 
@@ -67,7 +67,7 @@ class BlockedRecords:
         return self._count
 
     def add(self, refused: Refused) -> int:
-        """Record it. Returns how many of its group were not told of yet if the log should tell now, else 0."""
+        """Record it. Returns how many of its group the log should tell of now, 0 for none."""
         pod = (
             f"{refused.namespace}/{refused.pod}"  # all unknown sources share one, or forging them would evict
         )
@@ -89,7 +89,7 @@ class BlockedRecords:
                 self._evict()
         else:
             groups.move_to_end(key)
-        group.count += refused.count
+        group.count += refused.times
         group.last = refused
         self.raw.append(refused)
         for listener in tuple(self._listeners):

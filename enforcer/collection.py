@@ -28,6 +28,7 @@ class Collection:
 
     def __init__(
         self,
+        *,
         kernel: KernelDoor,
         flows: FlowsDoor,
         ledger: Ledger,

@@ -72,6 +72,7 @@ def desired_elements(
     snapshot: Snapshot,
     claimed: Claims,
     host: Host,
+    *,
     fixed: Fixed,
     admitted: Mapping[bytes, Identity],
     coming: frozenset[bytes],

@@ -13,10 +13,10 @@ from itertools import islice
 from pathlib import Path
 
 import msgspec
-from twisted.internet.interfaces import IReactorUNIX
+from twisted.internet.interfaces import IListeningPort, IReactorUNIX
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.internet.unix import Port
+from twisted.internet.unix import Server
 from twisted.python.failure import Failure
 
 from enforcer.inspection import Inspection, Request, RequestError, Row
@@ -32,6 +32,9 @@ _decode = msgspec.json.Decoder(Request).decode
 
 class Asker(TwistedProtocol):
     """One connection: one request at a time, its rows written as fast as they are read."""
+
+    transport: Server
+    """What Twisted connects a unix listener\'s protocol with."""
 
     def __init__(self, factory: InspectFactory) -> None:
         self._of = factory
@@ -79,8 +82,7 @@ class Asker(TwistedProtocol):
         except RequestError as error:
             self._fail(str(error))
             return
-        assert self.transport is not None  # noqa: S101 - Twisted sets it before any data
-        self.transport.registerProducer(self, False)
+        self.transport.registerProducer(self, streaming=False)
 
     def _fail(self, text: str) -> None:
         self._request = None
@@ -96,12 +98,11 @@ class Asker(TwistedProtocol):
             self._write(b"".join(_encode({"row": row}) + b"\n" for row in piece))
             return
         request, self._request = self._request, None
-        assert self.transport is not None  # noqa: S101 - see _answer
         self.transport.unregisterProducer()
         if request is not None and request.command == "blocked" and request.follow:
             self._request = request
             self._stop = self._of.inspection.follow(request, self._followed, self._of.now)
-            self.transport.registerProducer(self, True)
+            self.transport.registerProducer(self, streaming=True)
         else:
             self._say({"end": True})
 
@@ -121,12 +122,10 @@ class Asker(TwistedProtocol):
         self._write(_encode(line) + b"\n")
 
     def _write(self, data: bytes) -> None:
-        if self.transport is not None:
-            self.transport.write(data)
+        self.transport.write(data)
 
     def _lose(self) -> None:
-        if self.transport is not None:
-            self.transport.loseConnection()
+        self.transport.loseConnection()
 
 
 class InspectFactory(Factory):
@@ -144,9 +143,8 @@ class InspectFactory(Factory):
         return Asker(self)
 
 
-def listen(reactor: IReactorUNIX, runtime_dir: Path, factory: InspectFactory) -> Port:
+def listen(reactor: IReactorUNIX, runtime_dir: Path, factory: InspectFactory) -> IListeningPort:
     """Listen on the inspection socket, in place of one that a dead enforcer left."""
     path = runtime_dir / SOCKET
     path.unlink(missing_ok=True)
-    port: Port = reactor.listenUNIX(os.fspath(path), factory, mode=0o666)
-    return port
+    return reactor.listenUNIX(os.fspath(path), factory, mode=0o666)

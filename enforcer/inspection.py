@@ -77,7 +77,7 @@ class Inspection:
 
         def heard(refused: Refused) -> None:
             if _is_asked(request, refused):
-                take(_refusal(self._node, refused, refused.count, refused.at, now()))
+                take(_refusal(self._node, refused, refused.times, refused.at, now()))
 
         return self._blocked.listen(heard)
 
@@ -95,7 +95,7 @@ class Inspection:
         if request.raw:
             for refused in list(self._blocked.raw):
                 if refused.at >= oldest and _is_asked(request, refused):
-                    yield _refusal(self._node, refused, refused.count, refused.at, now)
+                    yield _refusal(self._node, refused, refused.times, refused.at, now)
             return
         for group in list(self._blocked.groups()):
             if group.last.at >= oldest and _is_asked(request, group.last):

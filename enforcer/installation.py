@@ -115,9 +115,11 @@ class Installation:
         wanted = {(each.set, each.key): each for each in _refill(ledger, now)}
         foreign: list[ElementKey] = []
         for name in (*GRANT_SETS, *map(live_twin, GRANT_SETS)):
-            for there in self._kernel.elements(name):
-                if wanted.pop((name, there.key), None) is None:
-                    foreign.append((name, there.key, b""))
+            foreign += [
+                (name, there.key, b"")
+                for there in self._kernel.elements(name)
+                if wanted.pop((name, there.key), None) is None
+            ]
         changes: list[Change] = [*absence(foreign), *(Add(element) for element in wanted.values())]
         self._kernel.commit(changes)
         return len(foreign) + len(wanted)

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, IReactorUNIX
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime, IReactorUNIX
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.internet.unix import Port
+from twisted.internet.unix import Server
 from twisted.python.failure import Failure
 
 from enforcer.authority import Authority
@@ -70,6 +70,9 @@ class Reports(Protocol):
 class Link(TwistedProtocol):
     """One connection of a resolver."""
 
+    transport: Server
+    """What Twisted connects a unix listener\'s protocol with."""
+
     def __init__(self, hub: LinkHub) -> None:
         self._hub = hub
         self._decoder = enforcer_decoder()
@@ -80,7 +83,6 @@ class Link(TwistedProtocol):
 
     def connectionMade(self) -> None:
         """Check who it is; greet with version, sockets and the present snapshot."""
-        assert self.transport is not None  # noqa: S101 - Twisted's promise
         peer: socket.socket = self.transport.getHandle()
         _, uid, _ = _CREDENTIALS.unpack(
             peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -89,7 +91,7 @@ class Link(TwistedProtocol):
             self.close(f"connection of uid {uid} refused")
             return
         self._hub.links.append(self)
-        self.transport.registerProducer(self, True)
+        self.transport.registerProducer(self, streaming=True)
         self.transport.write(self._hub.hello)
         for kept in self._hub.sockets.values():
             self.transport.sendFileDescriptor(kept.fileno())
@@ -99,13 +101,12 @@ class Link(TwistedProtocol):
         """Send a snapshot; one that cannot leave yet is replaced by a newer one."""
         if not self.writable:
             self.unsent = frame
-        elif frame is not None and self.transport is not None:
+        elif frame is not None:
             self.transport.write(frame)
 
     def answer(self, data: bytes) -> None:
         """Send outcomes."""
-        if self.transport is not None:
-            self.transport.write(data)
+        self.transport.write(data)
 
     def dataReceived(self, data: bytes) -> None:
         """Queue what came; it is looked at in this loop turn's batch."""
@@ -125,8 +126,6 @@ class Link(TwistedProtocol):
 
     def _read(self, *, on: bool) -> None:
         self._reading = on
-        if self.transport is None:
-            return
         if on:
             self.transport.resumeProducing()
         else:
@@ -151,8 +150,7 @@ class Link(TwistedProtocol):
         """End this connection, and this one only."""
         self.queue.clear()
         self._hub.records.tell("resolver.refused", "warning", reason=reason)
-        if self.transport is not None:
-            self.transport.abortConnection()
+        self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
         """Forget it."""
@@ -168,6 +166,7 @@ class LinkHub(Factory):
 
     def __init__(
         self,
+        *,
         reactor: IReactorTime,
         authority: Authority,
         reports: Reports,
@@ -276,14 +275,13 @@ class LinkHub(Factory):
             self._retry.cancel()
         self._woken = True
         for link in list(self.links):
-            if link.transport is not None:
-                link.transport.loseConnection()
+            link.transport.loseConnection()
 
 
-def listen(reactor: IReactorUNIX, runtime_dir: Path, hub: LinkHub, uid: int) -> Port:
+def listen(reactor: IReactorUNIX, runtime_dir: Path, hub: LinkHub, uid: int) -> IListeningPort:
     """Listen for the resolver, in place of a socket that a dead enforcer left; only ``uid`` may connect."""
     path = runtime_dir / SOCKET
     path.unlink(missing_ok=True)
-    port: Port = reactor.listenUNIX(os.fspath(path), hub, mode=0o600, backlog=MAX_CONNECTIONS)
+    port = reactor.listenUNIX(os.fspath(path), hub, mode=0o600, backlog=MAX_CONNECTIONS)
     os.chown(path, uid, -1)
     return port

@@ -33,7 +33,7 @@ RETRY_S = 1.0
 class Later(Protocol):
     """Calls a function on the loop after so many seconds."""
 
-    def __call__(self, delay_s: float, call: Callable[[], None]) -> object:
+    def __call__(self, delay_s: float, call: Callable[[], None], /) -> object:
         """Arrange it."""
 
 
@@ -118,12 +118,13 @@ class Node:
         self._refused = outcome.reason
         if outcome.done:
             self.metrics.propagation.observe(self._now() - seen.detected_at)
-            self._records.tell(
-                "policy.loaded",
-                generation=snapshot.generation,
-                policies=len(snapshot.world.policies),
-                pods=len(snapshot.world.pods),
-            )
+            world = snapshot.world
+            loaded = {
+                "generation": snapshot.generation,
+                "policies": len(world.policies),
+                "pods": len(world.pods),
+            }
+            self._records.tell("policy.loaded", fields=loaded)
         else:
             self._later(RETRY_S, self.renew)
         if self._is_stale:

@@ -47,9 +47,3 @@ def absence(keys: Iterable[ElementKey]) -> list[Change]:
         for name, packed, end in gone
     ]
     return there + [Remove(name, packed, end) for name, packed, end in gone]
-
-
-def guard_plan(changes: Iterable[Change], sets: Iterable[str]) -> list[Change]:
-    """Return the part of a plan that the guard table repeats."""
-    repeated = frozenset(sets)
-    return [each for each in changes if (each.element.set if isinstance(each, Add) else each.set) in repeated]

@@ -11,19 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from enforcer import adoption
+from enforcer import adoption, announcements
 from enforcer.authority import Admitted, Authority
 from enforcer.desired import Claims, Fixed, Host, claims, desired_elements, identities
 from enforcer.doors import FlowsDoor, HostDoor, KernelDoor, OffLoop
 from enforcer.elements import Add, Change, Element
 from enforcer.identity import Identity
 from enforcer.installation import Installation
-from enforcer.journal import Journal, Kept, Replayed
+from enforcer.journal import Journal, Replayed
 from enforcer.kernel import KernelRejected
 from enforcer.ledger import Account, ElementKey, Ledger, Past, remember
 from enforcer.records import Records
 from enforcer.revision import OnRevoke, Revision, close, revise
-from policy.addresses import from_packed
 from policy.snapshot import Snapshot
 
 
@@ -104,8 +103,8 @@ class Reconciler:
         except KernelRejected as refused:
             self.kernel_errors += 1
             self._records.tell("kernel.refused", "error", reason=str(refused))
-            return Reconciled(False, f"the kernel refused the change: {refused}")
-        return Reconciled(True)
+            return Reconciled(done=False, reason=f"the kernel refused the change: {refused}")
+        return Reconciled(done=True)
 
     def host_changed(self) -> None:
         """Interfaces or routes changed: look at them again; whatever follows from it is done."""
@@ -138,7 +137,7 @@ class Reconciler:
         revisions += self._revisions(
             snapshot, {s: each for s, each in wanted.items() if s not in coming}, now
         )
-        desired = desired_elements(snapshot, claimed, host, self.fixed, wanted, coming)
+        desired = desired_elements(snapshot, claimed, host, fixed=self.fixed, admitted=wanted, coming=coming)
         taken, changes = _joined(revisions)
         self._installation.commit(desired, taken, changes)
         self._in_force(snapshot, host, revisions, gone, now)
@@ -156,7 +155,9 @@ class Reconciler:
             account, pod = self._ledger.accounts[source], snapshot.pod(identity.key)
             if pod is not None:
                 answers = replayed.answers.get(account.tag, {}) if replayed else None
-                revisions.append(revise(account, pod, snapshot, now, self.on_revoke, answers))
+                revisions.append(
+                    revise(account, pod, snapshot, now=now, on_revoke=self.on_revoke, answers=answers)
+                )
         return revisions
 
     def _in_force(
@@ -169,37 +170,25 @@ class Reconciler:
             self._ledger.close_account(identity.source)
             self._journal.gone(identity.tag())
             self._identities.pop(identity.source, None)
-            self._records.tell("pod.gone", **_said(identity))
         self._host = host
         self.snapshot = self._authority.snapshot = snapshot
         self._authority.admitted = _admitted(self._ledger)
         self._journal.published(snapshot.generation)
         self._published(snapshot)
+        announcements.revocations(self._records, revisions, snapshot.generation)
+        for identity in gone:
+            announcements.pod(self._records, "pod.gone", identity)
 
     def _adopt(self, revision: Revision, now: float) -> None:
         account = revision.account
         self._ledger.replace(account, revision.holdings)
-        for holding, reasons, cut in revision.revoked:
-            if not reasons:
-                continue
-            self.revoked_count += 1
-            remember(account, holding.destination, Past(reasons[0], now, revoked=True))
-            names = sorted({reason.name for reason in reasons})
+        self.revoked_count += len(revision.revoked)
+        for holding, reasons, _ in revision.revoked:
+            remember(account, holding.destination, Past(min(reasons), now, revoked=True))
             still = account.destinations.get(holding.destination, {})
             left = {reason.name for each in still.values() for reason in each.reasons}
-            self._journal.revoked(
-                account.tag, holding.destination, [name for name in names if name not in left]
-            )
-            self._records.tell(
-                "grant.revoked",
-                **_said(account.identity),
-                name=names[0],
-                address=from_packed(holding.destination),
-                port=holding.first if holding.first == holding.last else f"{holding.first}-{holding.last}",
-                policy=reasons[0].policy,
-                rule=reasons[0].rule,
-                reason="no longer permitted" + ("" if cut else "; established connections may finish"),
-            )
+            names = {reason.name for reason in reasons} - left
+            self._journal.revoked(account.tag, holding.destination, sorted(names))
 
     # --- the first snapshot ----------------------------------------------------------------------
 
@@ -223,7 +212,7 @@ class Reconciler:
             adopted = self._left_behind(replayed, now)
         revisions = self._revisions(snapshot, staying, now, replayed)
         coming = frozenset(source for source in wanted if source not in staying)
-        desired = desired_elements(snapshot, claimed, host, self.fixed, wanted, coming)
+        desired = desired_elements(snapshot, claimed, host, fixed=self.fixed, admitted=wanted, coming=coming)
         if self._installation.is_built:
             taken, changes = _joined(revisions)
             halves: list[Change] = [Add(Element(*key)) for key in adopted.halves if key not in set(taken)]
@@ -238,8 +227,9 @@ class Reconciler:
             self._in_force(snapshot, host, revisions, [], now)
             self._installation.raise_guard()
         self._replayed = None
-        if adopted.count or adopted.unexplained:
-            self._records.tell("enforcer.adopted", grants=adopted.count, unexplained=len(adopted.unexplained))
+        if adopted.explained or adopted.unexplained:
+            fields = {"grants": adopted.explained, "unexplained": len(adopted.unexplained)}
+            self._records.tell("enforcer.adopted", fields=fields)
         self._admit(snapshot, claimed, wanted, coming, [])
 
     def _left_behind(self, replayed: Replayed, now: float) -> adoption.Adopted:
@@ -295,7 +285,9 @@ class Reconciler:
         coming, self.coming = self.coming, frozenset()
         if not coming:
             return
-        desired = desired_elements(snapshot, claimed, self._host, self.fixed, wanted, frozenset())
+        desired = desired_elements(
+            snapshot, claimed, self._host, fixed=self.fixed, admitted=wanted, coming=frozenset()
+        )
         try:
             self._installation.commit(desired, (), ())
         except KernelRejected as refused:
@@ -308,14 +300,14 @@ class Reconciler:
             identity = self._identities[source] = wanted[source]
             account = self._ledger.open_account(identity)
             self._journal.admitted(account.tag)
-            self._records.tell("pod.seen", **_said(identity))
+            announcements.pod(self._records, "pod.seen", identity)
         self._authority.admitted = _admitted(self._ledger)
         self._admitted()
 
     # --- drift -----------------------------------------------------------------------------------
 
     def repair(self, *, deep: bool) -> str:
-        """Put right what somebody changed. Returns what was wrong, "" if nothing. ``deep`` reads the grants too."""
+        """Put right what somebody changed, grants too if ``deep``. Returns what was wrong, "" if nothing."""
         snapshot = self.snapshot
         if snapshot is None:
             return ""
@@ -323,7 +315,9 @@ class Reconciler:
         wrong: list[str] = []
         claimed = claims(snapshot.world, self.fixed.node)
         identified = {s: each for s, each in self._identities.items() if s in claimed.pods}
-        desired = desired_elements(snapshot, claimed, self._host, self.fixed, identified, self.coming)
+        desired = desired_elements(
+            snapshot, claimed, self._host, fixed=self.fixed, admitted=identified, coming=self.coming
+        )
         if not self._installation.is_guarded:
             wrong.append("the guard table was gone")
             self._installation.raise_guard()
@@ -361,16 +355,3 @@ def _admitted(ledger: Ledger) -> dict[str, Admitted]:
         )
         for key, accounts in by_pod.items()
     }
-
-
-def _said(identity: Identity) -> dict[str, object]:
-    return {
-        "namespace": identity.namespace,
-        "pod": identity.pod,
-        "podIP": from_packed(identity.source),
-        "uid": identity.uid,
-        "interface": identity.interface,
-    }
-
-
-__all__ = ["Kept", "Reconciled", "Reconciler"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -22,17 +22,27 @@ Level = Literal["debug", "info", "warning", "error"]
 class Records(Protocol):
     """Where the enforcer's parts tell what happened."""
 
-    def tell(self, event: str, level: Level = "info", **fields: object) -> None:
-        """Write one record."""
+    def tell(
+        self,
+        event: str,
+        level: Level = "info",
+        *,
+        fields: Mapping[str, object] | None = None,
+        reason: str = "",
+    ) -> None:
+        """Write one record with these fields; a ``reason`` is one of them."""
 
     def is_told(self, level: Level) -> bool:
         """Say whether records of that level are written, to spare making them."""
 
 
 class LogRecords:
-    """Records on standard error through structlog."""
+    """Records on standard error through structlog.
 
-    def __init__(self, node: str, level: Level = "info", form: Literal["json", "console"] = "json") -> None:
+    ``form`` is json or console, ``level`` the least that is written.
+    """
+
+    def __init__(self, node: str, level: str = "info", form: str = "json") -> None:
         self._node = node
         self._least = logging.getLevelNamesMapping()[level.upper()]
         self._logger = structlog.wrap_logger(
@@ -41,18 +51,26 @@ class LogRecords:
             wrapper_class=structlog.BoundLogger,
         ).bind(node=node)
 
-    def tell(self, event: str, level: Level = "info", **fields: object) -> None:
+    def tell(
+        self,
+        event: str,
+        level: Level = "info",
+        *,
+        fields: Mapping[str, object] | None = None,
+        reason: str = "",
+    ) -> None:
         """See ``Records``."""
         if self.is_told(level):
+            said = {**(fields or {}), "reason": reason} if reason else dict(fields or {})
             self._logger.info(
-                event, level=level, **{name: value for name, value in fields.items() if value != ""}
+                event, level=level, **{name: value for name, value in said.items() if value != ""}
             )
 
     def is_told(self, level: Level) -> bool:
         """See ``Records``."""
         return logging.getLevelNamesMapping()[level.upper()] >= self._least
 
-    def at_level(self, level: Level) -> None:
+    def at_level(self, level: str) -> None:
         """Change the least level that is written."""
         self._least = logging.getLevelNamesMapping()[level.upper()]
 

@@ -68,13 +68,15 @@ class Refusals:
             rule=rule,
             reason=reason,
             reason_class=reason_class,
-            count=1,
+            times=1,
             at=now,
         )
         self._tell("packet.denied", "info", refused, interface=packet.interface)
         if pod is not None and snapshot is not None:
             for watched in snapshot.watched(pod, None, packet.destination, packet.protocol, packet.port):
-                self._records.tell("packet.watched", "info", **_fields(refused), watched=" ".join(watched))
+                self._records.tell(
+                    "packet.watched", "info", fields={**_fields(refused), "watched": " ".join(watched)}
+                )
 
     def lookups_recorded(self, message: LookupsRecorded) -> None:
         """Record what the resolver refused; search-list expansions are told of at debug level only."""
@@ -99,20 +101,20 @@ class Refusals:
             rule=record.rule[:MAX_TEXT_CHARS],
             reason=record.reason[:MAX_TEXT_CHARS],
             reason_class=record.verdict,
-            count=min(max(record.count, 1), _MAX_COUNT),
+            times=min(max(record.count, 1), _MAX_COUNT),
             at=now - min(max(record.age_s, 0.0), 3600.0),
         )
         if record.verdict == "search":
-            self._records.tell("lookup.search", "debug", **_fields(refused))
+            self._records.tell("lookup.search", "debug", fields=_fields(refused))
         elif record.verdict == "watched":
-            self._records.tell("lookup.watched", "info", **_fields(refused))
+            self._records.tell("lookup.watched", "info", fields=_fields(refused))
         else:
             self._tell("limit.reached" if record.verdict == "limit" else "lookup.blocked", "info", refused)
 
     def _tell(self, event: str, level: Level, refused: Refused, **more: object) -> None:
         count = self._blocked.add(refused)
         if count and self._records.is_told(level):
-            self._records.tell(event, level, **_fields(refused), count=count, **more)
+            self._records.tell(event, level, fields={**_fields(refused), "count": count, **more})
 
 
 def _fields(refused: Refused) -> dict[str, object]:

@@ -33,7 +33,7 @@ class Revoked(NamedTuple):
 
 
 class Revision(NamedTuple):
-    """One account after the snapshot: elements to take away, changes, and what it holds once they are done."""
+    """One account: elements to take away, other changes, and what it holds once they are done."""
 
     account: Account
     taken: tuple[ElementKey, ...]
@@ -75,35 +75,106 @@ def revise(
     account: Account,
     pod: Pod,
     snapshot: Snapshot,
+    *,
     now: float,
     on_revoke: OnRevoke,
     answers: Answers | None = None,
 ) -> Revision:
     """Decide everything of the account again; ``answers`` adds what is known from a journal."""
-    taken: list[ElementKey] = []
-    changes: list[Change] = []
-    holdings: list[Holding] = []
-    revoked: list[Revoked] = []
     known = answers_of(account) if answers is None else answers
+    revising = _Revising(account, now, cuts=on_revoke == "cut")
     for destination in {**account.destinations, **known}:
-        held = account.destinations.get(destination, {})
         wanted = _wanted(account.identity.source, destination, known.get(destination, {}), pod, snapshot)
+        revising.decide(account.destinations.get(destination, {}), wanted)
+    return revising.revision()
+
+
+def close(account: Account, now: float) -> Revision:
+    """Take everything of an account away: its pod is gone, or is another now."""
+    revising = _Revising(account, now, cuts=True)
+    for held in account.destinations.values():
+        revising.decide(held, {})
+    return revising.revision()
+
+
+class _Revising:
+    """Collects what follows from deciding again, destination by destination."""
+
+    def __init__(self, account: Account, now: float, *, cuts: bool) -> None:
+        self._account = account
+        self._now = now
+        self._cuts = cuts
+        self._taken: list[ElementKey] = []
+        self._changes: list[Change] = []
+        self._holdings: list[Holding] = []
+        self._revoked: list[Revoked] = []
+
+    def revision(self) -> Revision:
+        """Return everything collected."""
+        return Revision(
+            self._account,
+            tuple(self._taken),
+            tuple(self._changes),
+            tuple(self._holdings),
+            tuple(self._revoked),
+        )
+
+    def decide(self, held: Mapping[ElementKey, Holding], wanted: Mapping[ElementKey, _Wanted]) -> None:
+        """Compare what one destination has with what is permitted of it."""
         moved: list[Holding] = []
         for key, holding in held.items():
             if key in wanted:
                 continue
             if any(_overlaps(holding, each.holding) for each in wanted.values()):
                 moved.append(holding)  # permitted still, in another form: wider, narrower, any port
-            elif on_revoke == "cut" or holding.until > NEVER:
-                revoked.append(Revoked(holding, tuple(holding.reasons), on_revoke == "cut"))
-            if on_revoke == "cut":
-                _take(holding, now, taken)
+            elif self._cuts or holding.until > NEVER:
+                self._revoked.append(Revoked(holding, tuple(holding.reasons), self._cuts))
+            if self._cuts:
+                self._take(holding)
             else:
-                holdings.append(_stopped(holding, now, taken))
+                self._stop(holding)
         for key, each in wanted.items():
             replaces = any(_overlaps(holding, each.holding) for holding in moved)
-            _keep(account, key, each, held.get(key), now, replaces, taken, changes, holdings)
-    return Revision(account, tuple(taken), tuple(changes), tuple(holdings), tuple(revoked))
+            self._keep(key, each, held.get(key), replaces=replaces)
+
+    def _take(self, holding: Holding) -> None:
+        """Take both elements away."""
+        name, key, end = holding.key
+        if holding.until > self._now - LEEWAY_S:
+            self._taken.append(holding.key)
+        self._taken.append((live_twin(name), key, end))
+
+    def _stop(self, holding: Holding) -> None:
+        """Admit no new connection; those that live may finish."""
+        if holding.until > self._now - LEEWAY_S:
+            self._taken.append(holding.key)
+        after = _copy(holding)
+        after.until = NEVER
+        after.reasons = dict(holding.reasons)
+        self._holdings.append(after)
+
+    def _keep(self, key: ElementKey, wanted: _Wanted, holding: Holding | None, *, replaces: bool) -> None:
+        """Keep, add, shorten or stop one tuple that the snapshot permits."""
+        now, until = self._now, lasts_until(wanted.reasons)
+        if holding is None and until <= now and not replaces:
+            return  # an answer that is over opens nothing new
+        name, packed, end = key
+        after = _copy(holding) if holding else wanted.holding
+        after.reasons = wanted.reasons
+        reason = latest_reason(wanted.reasons)
+        said = comment(self._account.tag, reason.policy, reason.rule, reason.name)
+        if holding is None:
+            self._changes.append(Add(Element(live_twin(name), packed, end, 0, said)))
+        open_until = after.until if after.until > now else NEVER
+        if until <= now:
+            if open_until > NEVER:
+                self._taken.append(key)
+            after.until = NEVER
+        elif abs(open_until - until) > LEEWAY_S or open_until < until:
+            element = Element(name, packed, end, int((until - now) * 1000) + 1, said)
+            self._changes.append(Add(element) if holding is None else Renew(element))
+            after.until = until
+        self._holdings.append(after)
 
 
 def _wanted(
@@ -132,69 +203,7 @@ def _overlaps(holding: Holding, wanted: Holding) -> bool:
     )
 
 
-def _take(holding: Holding, now: float, taken: list[ElementKey]) -> None:
-    """Take both elements away."""
-    name, key, end = holding.key
-    if holding.until > now - LEEWAY_S:
-        taken.append(holding.key)
-    taken.append((live_twin(name), key, end))
-
-
-def _stopped(holding: Holding, now: float, taken: list[ElementKey]) -> Holding:
-    """Admit no new connection; those that live may finish."""
-    if holding.until > now - LEEWAY_S:
-        taken.append(holding.key)
-    after = _copy(holding)
-    after.until = NEVER
-    after.reasons = dict(holding.reasons)
-    return after
-
-
 def _copy(holding: Holding) -> Holding:
     after = Holding(holding.key)
     after.until, after.realized_at = holding.until, holding.realized_at
     return after
-
-
-def _keep(
-    account: Account,
-    key: ElementKey,
-    wanted: _Wanted,
-    holding: Holding | None,
-    now: float,
-    replaces: bool,
-    taken: list[ElementKey],
-    changes: list[Change],
-    holdings: list[Holding],
-) -> None:
-    """Keep, add, shorten or stop one tuple that the snapshot permits."""
-    until = lasts_until(wanted.reasons)
-    if holding is None and until <= now and not replaces:
-        return  # an answer that is over opens nothing new
-    name, packed, end = key
-    after = _copy(holding) if holding else wanted.holding
-    after.reasons = wanted.reasons
-    reason = latest_reason(wanted.reasons)
-    said = comment(account.tag, reason.policy, reason.rule, reason.name)
-    if holding is None:
-        changes.append(Add(Element(live_twin(name), packed, end, 0, said)))
-    open_until = after.until if after.until > now else NEVER
-    if until <= now:
-        if open_until > NEVER:
-            taken.append(key)
-        after.until = NEVER
-    elif abs(open_until - until) > LEEWAY_S or open_until < until:
-        element = Element(name, packed, end, int((until - now) * 1000) + 1, said)
-        changes.append(Add(element) if holding is None else Renew(element))
-        after.until = until
-    holdings.append(after)
-
-
-def close(account: Account, now: float) -> Revision:
-    """Take everything of an account away: its pod is gone, or is another now."""
-    taken: list[ElementKey] = []
-    revoked = []
-    for holding in account.holdings():
-        _take(holding, now, taken)
-        revoked.append(Revoked(holding, tuple(holding.reasons), cut=True))
-    return Revision(account, tuple(taken), (), (), tuple(revoked))

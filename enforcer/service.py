@@ -11,8 +11,9 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
+from typing import cast
 
-from twisted.logger import LogEvent, LogLevel, globalLogBeginner
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogBeginner
 from twisted.python.failure import Failure
 
 from enforcer.kernel import KernelRejected
@@ -42,7 +43,14 @@ def run(config_path: str, sockets: Mapping[str, socket.socket]) -> int:
     reactor = install_reactor()
     process = _Process(reactor, path, settings, records)
     try:
-        process.wiring = Wiring(reactor, settings, records, account.uid, sockets, process.failed)
+        process.wiring = Wiring(
+            reactor=reactor,
+            settings=settings,
+            records=records,
+            resolver_uid=account.uid,
+            sockets=sockets,
+            failed=process.failed,
+        )
         process.wiring.start()
     except (KernelRejected, OSError) as error:
         records.tell("enforcer.cannot_start", "error", reason=f"{error}; root and nf_tables are needed")
@@ -65,7 +73,9 @@ class _Process:
 
     def run(self) -> int:
         """Turn the loop until a signal or a failure; return the exit code."""
-        globalLogBeginner.beginLoggingTo([self._observe], redirectStandardIO=False, discardBuffer=True)
+        globalLogBeginner.beginLoggingTo(
+            [cast("ILogObserver", self._observe)], redirectStandardIO=False, discardBuffer=True
+        )
         signal.signal(signal.SIGTERM, self._told_to_end)
         signal.signal(signal.SIGINT, self._told_to_end)
         signal.signal(signal.SIGHUP, self._told_to_reload)

@@ -41,7 +41,7 @@ def site(registry: CollectorRegistry, missing: Callable[[], Sequence[str]]) -> S
         said = missing()
         return (503 if said else 200), _PLAIN, ("\n".join(said) or "ok").encode() + b"\n"
 
-    root = Resource()  # type: ignore[no-untyped-call]
+    root = Resource()
     root.putChild(b"metrics", _Page(lambda: (200, CONTENT_TYPE_LATEST, generate_latest(registry))))
     root.putChild(b"livez", _Page(lambda: (200, _PLAIN, b"ok\n")))
     root.putChild(b"readyz", _Page(ready))

@@ -59,6 +59,7 @@ class Wiring:
 
     def __init__(
         self,
+        *,
         reactor: MonotonicReactor,
         settings: Settings,
         records: LogRecords,
@@ -125,22 +126,22 @@ class Wiring:
         )
         self.node.repairs = lambda: self.installation.repairs
         self.hub = link.LinkHub(
-            self._reactor,
-            self.authority,
-            self.node,
-            self._records,
-            frozenset((self._uid,)),
-            self._sockets,
-            _version(),
-            self._turn_done,
+            reactor=self._reactor,
+            authority=self.authority,
+            reports=self.node,
+            records=self._records,
+            uids=frozenset((self._uid,)),
+            sockets=self._sockets,
+            version=_version(),
+            turn_done=self._turn_done,
         )
         self._collection = Collection(
-            self._kernel,
-            flows,
-            self.ledger,
-            self._off_loop,
-            lambda call: self._reactor.callLater(0, call),
-            now,
+            kernel=self._kernel,
+            flows=flows,
+            ledger=self.ledger,
+            off_loop=self._off_loop,
+            next_turn=lambda call: self._reactor.callLater(0, call),
+            now=now,
         )
         self.source = self._files(settings)
 

@@ -83,7 +83,9 @@ def listen_endpoints(settings: Settings) -> tuple[Endpoint, ...]:
     )
 
 
-KINDS = frozenset(["veth", "netkit", "bridge", "macvlan", "macvtap", "ipvlan", "ipvtap", "tun", "dummy", "vlan", "vxlan", "wireguard"])
+KINDS = frozenset(
+    ("veth", "netkit", "bridge", "macvlan", "macvtap", "ipvlan", "ipvtap", "tun", "dummy", "vlan", "vxlan")
+)
 """What rtnetlink calls kinds; anything else in ``podInterfaces`` is a name or its beginning."""
 
 

@@ -11,7 +11,8 @@ import os
 from collections.abc import Callable, Sequence
 
 from twisted.internet import inotify
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
@@ -38,7 +39,7 @@ class FilesSource:
 
     def __init__(
         self,
-        reactor: IReactorTime,
+        reactor: EPollReactor,
         threads: ThreadPool,
         paths: Sequence[str],
         governed: Governed,
