@@ -143,3 +143,14 @@ def test_entries_that_cannot_be_read_fail_closed() -> None:
     )
     assert grant.access(SERVER, "b.com").resolvable
     assert len(grant.problems) == 2
+
+
+def test_names_that_are_not_allowed_are_not_even_resolved() -> None:
+    """A static permit of everything opens the allowed CIDR, and no other name, at no address."""
+    ceiling = Ceiling(
+        allowed=(CeilingAllowed(namespace="obot-mcp", names=("a.com",), cidrs=("93.184.0.0/16",)),)
+    )
+    snapshot = _snapshot(ceiling, Rule(name="all", action="permit", destinations=ANYWHERE))
+    assert snapshot.decide(SERVER, None, PUBLIC, "tcp", 22).permitted
+    assert snapshot.access(SERVER, "a.com").resolvable
+    assert not snapshot.access(SERVER, "b.com").resolvable

@@ -271,3 +271,19 @@ def test_what_is_not_known_or_not_governed() -> None:
     with pytest.raises(ValueError, match="a name or an address"):
         snapshot.decide(POD, None, None, "tcp", 443)
     assert _ask(_snapshot(OBOT, loaded=False), "api.example.com").reason == "nothing was loaded yet"
+
+
+def test_the_order_of_rules_does_not_depend_on_their_selectors() -> None:
+    """A labelled deny before a permit for all pods of the namespace comes first."""
+    deny = _deny(web_groups=("b.example.com",), selector=Selector(match_labels={"app": "a"}))
+    snapshot = _snapshot(_policy(deny, _permit("*.example.com")))
+    assert not _ask(snapshot, "b.example.com").permitted
+    assert _ask(snapshot, "c.example.com").permitted
+
+
+def test_a_static_permit_before_a_named_one_takes_no_name_away() -> None:
+    """Both permit the same tuples: the name stays resolvable, the first is named for them."""
+    static = Rule(name="static", action="permit", destinations=_cidr("93.0.0.0/8"))
+    snapshot = _snapshot(_policy(static, _permit("a.com", destinations=_cidr("93.0.0.0/8"))))
+    assert snapshot.access(POD, "a.com").resolvable
+    assert _ask(snapshot, "a.com", at=PUBLIC).rule == "static"

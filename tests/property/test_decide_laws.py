@@ -7,7 +7,7 @@ import itertools
 from typing import NamedTuple
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy.addresses import to_packed
@@ -293,7 +293,7 @@ def _all_decisions(world: World) -> dict[Tuple, bool]:
     return {asked: _decided(snapshot, asked) for name in (*NAMES, None) for asked in _tuples(name)}
 
 
-slow = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+slow = settings(max_examples=60)
 
 
 @slow
