@@ -1,8 +1,7 @@
 """Plays a scenario: a script of queries, upstream answers, grants and time against the real core.
 
-Owns the stage (a fake clock, a fake authority's kernel) and the laws that hold in every scenario.
-The script's words are in README.md beside it. Invariant: every effect of the core is asked for by
-a step, or the scenario fails.
+Owns the script's words, which README.md beside it lists. Invariant: every effect of the core is
+asked for by a step, or the scenario fails.
 """
 
 from __future__ import annotations
@@ -12,111 +11,21 @@ from pathlib import Path
 import dns.edns
 import dns.flags
 import dns.message
+import dns.name
 import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
 from policy.addresses import from_packed, to_packed
-from policy.authority import GrantAnswered, LookupRecord
-from policy.snapshot import compile_snapshot
-from resolver.core import AskGrants, AskUpstream, Client, Core, CoreSettings, Record, Reply
+from policy.authority import GrantAnswered
+from resolver.core import AskUpstream, Client, Core, CoreSettings
+from tests.scenarios.stage import Stage
 from tests.scenarios.worlds import read_world
-
-GRACE_S = 60.0
 
 
 class Failed(AssertionError):
     """A step did not find what it expected; the text starts with file and line."""
-
-
-class Stage:
-    """One core with its fake surroundings."""
-
-    def __init__(self) -> None:
-        self.settings = CoreSettings(grace_s=GRACE_S)
-        self.core = Core(self.settings)
-        self.now = 1000.0
-        self.generation = 0
-        self.world = read_world([], 0)
-        self.clients: dict[str, tuple[Client, bytes]] = {}
-        self.replies: dict[str, bytes] = {}
-        self.paths: dict[str, str] = {}
-        self.upstream: list[AskUpstream] = []
-        self.grants: list[AskGrants] = []
-        self.records: list[LookupRecord] = []
-        self.open: dict[tuple[bytes, bytes], float] = {}
-
-    def take(self, effects: list[object]) -> None:
-        """Sort effects, and hold every reply to the laws."""
-        for effect in effects:
-            if isinstance(effect, Reply):
-                self.take_reply(effect.client, effect.wire, "long")
-            elif isinstance(effect, AskUpstream):
-                self.upstream.append(effect)
-            elif isinstance(effect, AskGrants):
-                self.grants.append(effect)
-            elif isinstance(effect, Record):
-                self.records.append(effect.record)
-
-    def take_reply(self, client: Client, wire: bytes, path: str) -> None:
-        label = next(
-            label
-            for label, (asker, query) in reversed(self.clients.items())
-            if asker == client and query[:2] == wire[:2]
-        )
-        self.replies[label] = wire
-        self.paths[label] = path
-        check_laws(self, client, self.clients[label][1], wire)
-
-    def let_pass(self, seconds: float) -> None:
-        """Advance the clock, stopping at each deadline on the way."""
-        end = self.now + seconds
-        while (at := self.core.next_deadline()) is not None and at <= end:
-            self.now = max(self.now, at)
-            self.take(self.core.deadline_passed(self.now))
-        self.now = end
-
-
-def check_laws(stage: Stage, client: Client, query: bytes, wire: bytes) -> None:
-    """What holds for every reply: it parses, echoes, fits, and promises nothing the kernel drops."""
-    message = dns.message.from_wire(wire, continue_on_error=False)
-    assert message.flags & dns.flags.RA, "RA is always set"
-    assert not message.flags & (dns.flags.AA | dns.flags.AD), "AA and AD are never set"
-    end = len(query)
-    if wire[4:6] == b"\x00\x01":
-        end = 12
-        while query[end]:
-            end += query[end] + 1
-        end += 5
-        assert wire[12:end] == query[12:end], "the question is echoed byte for byte"
-    options = dns.message.from_wire(query, ignore_trailing=True, continue_on_error=True)
-    if client.transport == "udp":
-        size = min(max(options.payload, 512), 1232) if options.edns >= 0 else 512
-        assert len(wire) <= size, f"{len(wire)} octets do not fit {size}"
-    assert options.edns >= 0 or message.edns < 0, "no OPT unasked"
-    if message.rcode() in (dns.rcode.SERVFAIL, dns.rcode.REFUSED) and options.edns >= 0:
-        assert any(option.otype == dns.edns.EDE for option in message.options), "failures say why"
-    ttls = {rrset.ttl for rrset in message.answer + message.authority}
-    assert len(ttls) <= 1, f"one TTL for all records, not {ttls}"
-    pod = next((pod for pod in stage.world.pods if from_packed(client.source) in pod.addresses), None)
-    if pod is None or not pod.governed:
-        return
-    for rrset in message.answer:
-        if rrset.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA):
-            for rdata in rrset:
-                check_open(stage, pod.addresses, to_packed(rdata.address), rrset.ttl)
-
-
-def check_open(stage: Stage, sources: tuple[str, ...], address: bytes, ttl_s: int) -> None:
-    """Invariant 1: open from every source of the family, for at least the answer's TTL."""
-    snapshot = compile_snapshot(stage.world)
-    if stage.world.cluster_traffic == "exempt" and snapshot.is_cluster_address(address):
-        return
-    for source in map(to_packed, sources):
-        if len(source) == len(address):
-            until = stage.open.get((source, address), 0.0)
-            assert until >= stage.now + ttl_s, f"{from_packed(address)} is not open for {ttl_s} s"
 
 
 class Script:
@@ -181,9 +90,7 @@ class Script:
     def step_snapshot(self, words: list[str], body: list[str]) -> None:
         """Publish a world of the next generation."""
         stage = self.stage
-        stage.generation += 1
-        stage.world = read_world(body, stage.generation)
-        stage.take(stage.core.snapshot_published(compile_snapshot(stage.world), stage.now))
+        stage.publish(read_world(body, stage.generation + 1))
 
     def step_query(self, words: list[str], body: list[str]) -> None:
         """``LABEL SOURCE NAME TYPE [options]``: a client asks."""
@@ -394,7 +301,7 @@ class Script:
         assert self.stage.core.in_flight == int(words[0]), str(self.stage.core.in_flight)
 
     def step_flood(self, words: list[str], body: list[str]) -> None:
-        """``COUNT SOURCE NAME TYPE [RCODE]``: so many queries, ``#`` in NAME their number; replies counted."""
+        """``COUNT SOURCE NAME TYPE [RCODE]``: so many queries, ``#`` in NAME their number."""
         count, source, name, qtype, *rcode = words
         stage = self.stage
         for number in range(int(count)):
