@@ -1,0 +1,49 @@
+# One gate: `make check`. It needs .venv/ (bash deploy/setup.sh install, or test, makes it).
+PYTHON ?= .venv/bin/python
+PYTEST ?= $(PYTHON) -m pytest
+PROGRAMS = policy resolver enforcer
+CHECKED = $(PROGRAMS) tests benchmarks
+
+.PHONY: check fmt format lint imports types test wheel coverage bench golden docs demo clean
+
+check: format lint imports types test wheel
+
+fmt:
+	$(PYTHON) -m ruff format $(CHECKED)
+	$(PYTHON) -m ruff check --fix $(CHECKED)
+
+format:
+	$(PYTHON) -m ruff format --check $(CHECKED)
+
+lint:
+	$(PYTHON) -m ruff check $(CHECKED)
+
+imports:
+	$(dir $(PYTHON))lint-imports
+
+types:
+	$(PYTHON) -m mypy
+
+test:
+	$(PYTEST)
+
+wheel:
+	$(PYTEST) -q -m wheel
+
+coverage:
+	$(PYTEST) -m "not kernel" --cov=policy --cov=resolver --cov=enforcer --cov-branch --cov-report=term:skip-covered
+
+bench:
+	$(PYTHON) -m benchmarks
+
+golden:
+	GOLDEN=write $(PYTEST) -q tests/golden
+
+docs:
+	$(PYTHON) -m policy.runtime.settings_page > docs/configuration.md
+
+demo:
+	$(dir $(PYTHON))nameward demo
+
+clean:
+	rm -rf build dist htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
