@@ -12,6 +12,8 @@ from resolver.core_settings import CoreSettings
 
 MAX_DOMAINS = 1024
 """Registrable domains counted per pod; beyond, the one first asked for is forgotten."""
+MAX_METERS = 65536
+"""Clients that are counted; beyond, those with nothing in flight are forgotten."""
 
 
 class Meter:
@@ -33,6 +35,11 @@ class Meter:
             self.left = per_second
         self.left -= 1
         return self.left >= 0
+
+    @property
+    def domains(self) -> int:
+        """Registrable domains that are counted."""
+        return len(self._domains)
 
     def tells(self, now: float) -> bool:
         """Say whether a refusal is to be recorded: the first of a second."""
@@ -66,10 +73,15 @@ class Meters:
     def __init__(self) -> None:
         self._meters: dict[str | bytes, Meter] = {}
 
+    def __len__(self) -> int:
+        return len(self._meters)
+
     def of(self, asker: str | bytes) -> Meter:
         """Return the asker's meter."""
         meter = self._meters.get(asker)
         if meter is None:
+            if len(self._meters) >= MAX_METERS:
+                self.keep(())
             meter = self._meters[asker] = Meter()
         return meter
 

@@ -74,12 +74,11 @@ def negative(name: bytes) -> Body:
 def write_reply(query: Query, rcode: int, body: Body, edes: Sequence[Ede], limit_bytes: int) -> Written:
     """Write the reply of at most ``limit_bytes``; too much of it sets TC and keeps whole address records.
 
-    A truncated reply holds the chain and as many addresses as fit, or the question alone.
+    A truncated reply holds the chain and as many addresses as fit, or the question alone. The text
+    of EDEs goes before a negative answer is truncated.
     """
     opt = _write_opt(query, rcode, edes) if query.opt else b""
     start = 12 + len(query.question)
-    if start + len(opt) > limit_bytes - 24 and edes:
-        opt = _write_opt(query, rcode, ())
     room_bytes = limit_bytes - len(opt)
     section = _Section(query.name, start, body.ttl)
     for target in body.chain:
@@ -97,6 +96,8 @@ def write_reply(query: Query, rcode: int, body: Body, edes: Sequence[Ede], limit
         if body.soa is not None:
             section.add_soa(*body.soa)
             authorities = 1
+    if section.at > room_bytes and not body.records and any(ede.text for ede in edes):
+        return write_reply(query, rcode, body, [Ede(ede.code) for ede in edes], limit_bytes)
     if section.at > room_bytes:
         truncated, authorities = True, 0
         whole = bool(body.records) and body.rtype in (A, AAAA) and section.addresses_end <= room_bytes
