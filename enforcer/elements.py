@@ -278,7 +278,11 @@ NODE_SETS = (
         )
     ),
 )
-GUARD_SETS = ("uplinks", "governed4", "governed6", "ungoverned4", "ungoverned6")
+GUARD_SETS = (
+    "uplinks",
+    "podifs",
+    *(f"{name}{v}" for v in "46" for name in ("podsrc", "governed", "ungoverned")),
+)
 """The node sets that the guard table repeats."""
 
 

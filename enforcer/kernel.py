@@ -251,10 +251,16 @@ _WORDED = (errno.EPERM, errno.ENOENT, errno.EBUSY, errno.EEXIST, errno.ENFILE, e
 
 
 def _command(table: str, change: Change) -> str:
-    """Word a change to a set of addresses or of interface names for nft."""
+    """Word a change to one of the guard's sets for nft: an interface, an address, or both."""
     name, key = (change.set, change.key) if isinstance(change, Remove) else change.element[:2]
-    value = f'"{key.rstrip(bytes(1)).decode()}"' if name == "uplinks" else str(ipaddress.ip_address(key))
-    return f"{'delete' if isinstance(change, Remove) else 'add'} element inet {table} {name} {{ {value} }}"
+    words = []
+    if name in ("uplinks", "podifs") or name.startswith("podsrc"):
+        interface, key = key[:16].rstrip(b"\0"), key[16:]
+        words.append(f'"{interface.decode()}"')
+    if key:
+        words.append(str(ipaddress.ip_address(key)))
+    verb = "delete" if isinstance(change, Remove) else "add"
+    return f"{verb} element inet {table} {name} {{ {' . '.join(words)} }}"
 
 
 def _process(notice: Message) -> int:

@@ -70,30 +70,26 @@ def guard(layout: Layout) -> str:
     """Text of the owned table that drops what the policy table has not marked.
 
     It survives ``nft flush ruleset`` by others and goes with the socket that made it, so run it in
-    a context that stays open. Sets ``governed*``, ``ungoverned*`` and ``uplinks`` repeat those of
-    the policy table: another table's sets cannot be looked up.
+    a context that stays open. Its sets (``elements.GUARD_SETS``) repeat those of the policy table:
+    another table's sets cannot be looked up.
     """
-    unattributed = _from_pods(layout, "iif", "goto unmarked") if layout.unknown_pods == "deny" else []
     check = [
-        f"meta mark & {PASSED:#x} == {PASSED:#x} meta mark set meta mark & {~PASSED & 0xFFFFFFFF:#x} accept",
+        f"{_clear_mark()} accept",
         *[f"{ip} {end} @governed{v} goto leak" for ip, v in _FAMILIES for end in ("saddr", "daddr")],
-        *unattributed,
+        *_from_pods(layout, "iif", "goto unmarked"),
     ]
     neighbours = f"icmpv6 type {{ {_NEIGHBOURS} }} accept"
+    ungoverned = [f"iifname . {ip} saddr @podsrc{v} {ip} saddr @ungoverned{v} accept" for ip, v in _FAMILIES]
+    unknown = ["goto leak"] if layout.unknown_pods == "deny" else ["iifname @podifs goto leak"]
     lines = [
         "flags owner",
-        "set uplinks { type ifname; }",
-        *[
-            f"set {name}{v} {{ type {ip_type}; }}"
-            for name in ("governed", "ungoverned")
-            for v, ip_type in _TYPES
-        ],
+        *_pod_sets(),
         "counter guard { }",
         *_chain(
             "prerouting", ["type filter hook prerouting priority raw - 11; policy accept;", _clear_mark()]
         ),
         *_chain("leak", [_log("guard", layout, "10/second"), 'counter name "guard"', "drop"]),
-        *_chain("unmarked", [*[f"{ip} saddr @ungoverned{v} accept" for ip, v in _FAMILIES], "goto leak"]),
+        *_chain("unmarked", [*ungoverned, *unknown]),
         *_chain("forward", ["type filter hook forward priority filter - 4; policy accept;", *check]),
         *_chain("input", ["type filter hook input priority filter - 4; policy accept;", neighbours, *check]),
     ]
@@ -137,15 +133,23 @@ def _from_pods(layout: Layout, side: Literal["iif", "oif"], verdict: str) -> lis
     return [f"{match} {side}name != @uplinks {verdict}" for match in (*kinds, *names)]
 
 
+def _pod_sets() -> list[str]:
+    """Who is who: both tables ask."""
+    lines = ["set uplinks { type ifname; }", "set podifs { type ifname; }"]
+    for v, ip in _TYPES:
+        lines += [f"set {name}{v} {{ type {ip}; }}" for name in ("governed", "ungoverned")]
+        lines.append(f"set podsrc{v} {{ type ifname . {ip}; }}")
+    return lines
+
+
 def _sets(layout: Layout) -> list[str]:
     size = layout.grants + _ERROR_MARGIN  # expired elements count until they are collected
-    lines = ["set uplinks { type ifname; }", "set podifs { type ifname; }", "set settled { type nf_proto; }"]
+    lines = [*_pod_sets(), "set settled { type nf_proto; }"]
     lines.append("set talkative { type ifname; size 4096; flags dynamic,timeout; timeout 1m; }")
     for v, ip in _TYPES:
         pair = f"{ip} . {ip}"
-        lines += [f"set {name}{v} {{ type {ip}; }}" for name in ("governed", "ungoverned", "never")]
         lines += [
-            f"set podsrc{v} {{ type ifname . {ip}; }}",
+            f"set never{v} {{ type {ip}; }}",
             f"set cluster{v} {{ type {ip}; flags interval; }}",
             f"set upstreams{v} {{ type {ip} . inet_proto . inet_service; }}",
             f"set listen{v} {{ type {ip} . inet_proto . inet_service; }}",
@@ -261,7 +265,14 @@ def _filter(layout: Layout) -> list[str]:
                 "ct direction reply ct state established,related return",
                 f"{ports} {_DNS_PORTS} goto port",
                 f"ct status dnat meta l4proto {{ tcp, udp }} th dport {_DNS_PORTS} goto port",
-                *([f"ct original {ip} daddr {cluster} {ip} daddr != @never{v} return"] if exempt else []),
+                *(
+                    [
+                        f"{protocols} ct original {ip} daddr {cluster} {ip} daddr != @never{v} return"
+                        for protocols in _EXEMPT
+                    ]
+                    if exempt
+                    else []
+                ),
                 *_lookups(ip, v, "live", "ct status confirmed"),
                 *_lookups(ip, v, "grants", "ct state new"),
                 *_static(ip, v),
@@ -296,6 +307,9 @@ def _filter(layout: Layout) -> list[str]:
     lines += _base_chains(layout)
     return lines
 
+
+_EXEMPT = ("meta l4proto { tcp, icmp, ipv6-icmp, sctp }", "udp dport != { 4789, 6081, 8472 }")
+"""Nothing that a node of the cluster would unwrap (IPIP, GRE, VXLAN, Geneve): inside is any source."""
 
 _UNSETTLED = ["ct state invalid drop", "meta nfproto != @settled drop"]
 """A reset for a packet out of window would end the flow it pretends to be of; and while elements are

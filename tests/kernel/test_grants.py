@@ -109,6 +109,18 @@ def test_dns_ports_are_denied_inside_the_exempt_cluster(node, wire, v):
 
 
 @V
+def test_the_exemption_covers_no_tunnel(node, wire, lab, v):
+    """What another node would unwrap (VXLAN, IPIP) is not cluster traffic of a pod."""
+    vxlan = wire.server(v, socket.SOCK_DGRAM, 8472, where="u")
+    wire.udp("a", v).sendto(b"inner packet", (pod_address("u", v), 8472))
+    assert heard(vxlan) is None
+    tunnel = wire.keep(lab.socket("a", v, socket.SOCK_RAW, 4))
+    before = node.kernel.counters()["denied"][0]
+    tunnel.sendto(b"E" + bytes(19), (pod_address("u", v), 0))
+    assert node.kernel.counters()["denied"][0] == before + 1
+
+
+@V
 def test_an_expired_grant_stops_new_connections_only(node, wire, v):
     """A flow outlives its grant while its live element stands (invariant 5)."""
     listener = wire.server(v, socket.SOCK_STREAM, 443)

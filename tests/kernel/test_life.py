@@ -18,7 +18,17 @@ from enforcer.nflog import Nflog
 from enforcer.routes import Routes
 from enforcer.ruleset import PASSED, structure
 from enforcer.sockets import open_listen_sockets
-from tests.kernel.conftest import NODE, OTHER, RESOLVER_UID, WORLD, heard, outcome, pack, pod_address
+from tests.kernel.conftest import (
+    NODE,
+    OTHER,
+    RESOLVER_UID,
+    WORLD,
+    heard,
+    outcome,
+    pack,
+    pod_address,
+    udp_packet,
+)
 
 pytestmark = pytest.mark.kernel
 V = pytest.mark.parametrize("v", [4, 6])
@@ -158,6 +168,8 @@ def test_an_ungoverned_pod_lives_through_a_flush(node, wire, lab, v):
     wire.udp("u", v).sendto(b"mine", (WORLD[v], 9))
     assert heard(server) == b"mine"
     wire.udp("a", v).sendto(b"governed", (WORLD[v], 9))
+    wire.raw("a", udp_packet(pod_address("u", v), WORLD[v], 7777, 9, b"in u's name"), WORLD[v])
+    wire.raw("c", udp_packet(pod_address("u", v), WORLD[v], 7777, 9, b"in u's name"), WORLD[v])
     wire.udp("world", v).sendto(b"in", (pod_address("a", v), 9))
     assert heard(server) is None
 
