@@ -7,6 +7,7 @@ Owns the order of the start: everything that needs a privilege or the configurat
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -33,6 +34,8 @@ from resolver.log import Log, StderrLog
 from resolver.privileges import PrivilegesKept, drop
 from resolver.wiring import Resolver
 
+_GC_THRESHOLDS = (20_000, 20, 100)
+"""Nearly nothing here is cyclic garbage; scanning every live query and snapshot often costs latency."""
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 
@@ -67,6 +70,7 @@ def run(config_path: str | None, inherited: Mapping[str, object] | None = None) 
     except (PrivilegesKept, OSError) as error:
         log.tell("resolver.failed", "error", reason=f"privileges: {error}")
         return EXIT_FAILED
+    gc.set_threshold(*_GC_THRESHOLDS)
     log.tell("resolver.started", seccomp=is_filtered, uid=os.getuid())
     return _Process(install_reactor(), config_path, settings, log).run()
 
@@ -121,6 +125,8 @@ class _Process:
 
     def _broken(self, failure: Failure) -> None:
         """A bug of ours: leave at once, the supervisor starts another."""
+        if self._code != EXIT_OK:
+            return  # the reactor closes what was open, and says so
         self._log.tell("resolver.failed", "error", reason=failure.getTraceback())
         self._code = EXIT_FAILED
         if self._reactor.running:
@@ -129,8 +135,8 @@ class _Process:
     def _twisted_said(self, event: LogEvent) -> None:
         """Twisted logs an exception that left one of our callbacks, and goes on; we do not."""
         if event.get("log_level") is LogLevel.critical:
-            failure: Any = event.get("log_failure")
-            self._broken(failure if failure is not None else Failure(RuntimeError(str(event))))
+            failure: Any = event.get("log_failure") or event.get("failure")
+            self._broken(failure or Failure(RuntimeError(event.get("log_format", ""))))
 
 
 def _soon(reactor: MonotonicReactor, act: Any) -> Any:

@@ -277,7 +277,8 @@ class Forwarding:
     def _end(self, question: OpenQuestion, wire: bytes | None) -> list[Step]:
         del self._questions[question.ask.id]
         steps: list[Step] = []
-        for attempt in question.attempts:
+        attempts, question.attempts = question.attempts, []  # no cycle is left to the garbage collector
+        for attempt in attempts:
             if attempt.is_open:
                 self._close(attempt)
                 steps.append(Cancel(attempt))

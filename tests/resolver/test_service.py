@@ -347,3 +347,30 @@ def test_a_configuration_that_cannot_be_used_is_exit_code_2(tmp_path):
     )
     assert ran.returncode == 2
     assert "dns.maxTTL" in ran.stderr
+
+
+def test_a_bug_ends_the_process_and_says_so(running):
+    """What must not happen (here: a descriptor that is no socket) is a record and exit code 1."""
+    with Path("/dev/null").open("rb") as no_socket:
+        running.enforcer.sockets = {"udp4": no_socket}
+        running.enforcer.drop()
+        assert running.process.wait(10) == 1
+    (failed,) = running.log("resolver.failed")
+    assert "OSError" in failed["reason"]
+
+
+def test_preload_installs_no_reactor():
+    """A supervisor preloads before it forks: the reactor (and its epoll) belongs to the worker."""
+    code = (
+        "import sys, resolver.service\n"
+        "resolver.service.preload()\n"
+        "assert 'twisted.internet.reactor' not in sys.modules\n"
+        "before = set(sys.modules)\n"
+        "import resolver.wiring, dns.rdtypes.IN.A, service_identity\n"
+        "print(len(set(sys.modules) - before))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert ran.stdout == "0\n"
