@@ -1,0 +1,112 @@
+"""The ruleset's text: golden files per layout, each one the kernel accepts, none that grows."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from enforcer.elements import GRANT_SETS, GUARD_SETS, LIVE_SETS, NODE_SETS, PREFIX_SETS, RANGE_SETS
+from enforcer.ruleset import COUNTERS, GUARD_TABLE, TABLE, Layout, guard, remove, structure
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+LAYOUTS = {
+    "default": Layout(),
+    "govern": Layout(cluster_traffic="govern"),
+    "allow-unknown": Layout(unknown_pods="allow"),
+    "no-capture": Layout(capture=False),
+    "names": Layout(pod_interface_kinds=(), pod_interface_names=("eni*", "cali*", "cni0")),
+    "mixed": Layout(
+        pod_interface_names=("cni0",), nflog_group=7, resolver_uid=990, dns_port=10053, grants=1000
+    ),
+}
+
+
+def text_of(case: str) -> str:
+    """Both tables of one layout."""
+    return structure(LAYOUTS[case]) + guard(LAYOUTS[case])
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_the_text_is_the_golden_one(case):
+    """A change of the ruleset is seen in review (NAMEWARD_WRITE_GOLDEN=1 writes the files anew)."""
+    path = GOLDEN / f"{case}.nft"
+    if os.environ.get("NAMEWARD_WRITE_GOLDEN"):
+        path.write_text(text_of(case))
+    assert path.read_text() == text_of(case)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_the_kernel_accepts_the_golden_text(case):
+    """``nft -c`` in a network namespace of its own, twice: it replaces itself."""
+    subprocess.run(
+        ["unshare", "-n", "nft", "-c", "-f", str(GOLDEN / f"{case}.nft")], check=True, capture_output=True
+    )
+
+
+def sets_of(text: str) -> dict[str, str]:
+    """Set name → its definition."""
+    return {line.split()[1]: line for line in map(str.strip, text.splitlines()) if line.startswith("set ")}
+
+
+def test_every_set_that_elements_name_is_there_and_no_other():
+    """Elements and structure agree, in both tables."""
+    dynamic = {"talkative", "talkers4", "talkers6", "settled"}
+    assert set(sets_of(structure(Layout()))) == {*GRANT_SETS, *LIVE_SETS, *NODE_SETS, *dynamic}
+    assert set(sets_of(guard(Layout()))) == set(GUARD_SETS)
+
+
+def test_interval_sets_hold_static_permits_and_cidrs_only():
+    """No grant ever costs what an interval set costs."""
+    intervals = {name for name, line in sets_of(structure(Layout())).items() if "interval" in line}
+    assert intervals == RANGE_SETS | PREFIX_SETS
+
+
+def test_no_rule_of_the_packet_path_writes_a_set_that_opens():
+    """What packets update cannot be revoked: only the log's limits are dynamic."""
+    for line in text_of("default").splitlines():
+        if "update @" in line or "add @" in line:
+            assert "update @talk" in line
+        if "dynamic" in line:
+            assert line.split()[1].startswith("talk")
+
+
+def test_each_table_owns_its_name_alone():
+    """Nothing of anybody else's is named, and nothing is flushed."""
+    for case in LAYOUTS:
+        text = text_of(case)
+        assert "flush" not in text
+        tables = set(re.findall(r"^(?:delete )?table inet (\S+)", text, re.MULTILINE))
+        assert tables == {TABLE, GUARD_TABLE}
+    assert remove().splitlines() == [f"table inet {TABLE}", f"delete table inet {TABLE}"]
+
+
+def test_counters_are_those_that_are_named():
+    """Metrics read what the rules count."""
+    text = structure(Layout())
+    for name in COUNTERS:
+        assert f"counter {name} {{ }}" in text
+        assert f'counter name "{name}"' in text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("pod_interface_names", ('eth0" drop; "',)),
+        ("pod_interface_names", ("*",)),
+        ("pod_interface_names", ("name-longer-than-ifnamsiz",)),
+        ("pod_interface_kinds", ("veth\n",)),
+        ("pod_interface_kinds", ()),
+        ("resolver_uid", 0),
+        ("nflog_group", 65536),
+    ],
+)
+def test_a_layout_that_would_open_the_node_is_refused(field, value):
+    """Names that break out of the text, patterns that match everything, root as the fenced user."""
+    with pytest.raises(ValueError, match=r"podInterfaces|uid|nflogGroup"):
+        msgspec.structs.replace(Layout(), **{field: value})
