@@ -21,7 +21,7 @@ from policy.manifest_findings import Place, shown
 from policy.manifest_scalars import plain_value
 
 MAX_DEPTH = 64
-MAX_NODES = 2_000_000
+MAX_NODES = 1_000_000
 MAX_ALIASED_NODES = 100_000
 """Nodes that aliases may repeat in one file, so that a kilobyte cannot stand for a gigabyte."""
 
@@ -43,9 +43,9 @@ class Budget:
 
     __slots__ = ("aliased", "nodes")
 
-    def __init__(self) -> None:
-        self.nodes = MAX_NODES
-        self.aliased = MAX_ALIASED_NODES
+    def __init__(self, nodes: int = MAX_NODES, aliased: int = MAX_ALIASED_NODES) -> None:
+        self.nodes = nodes
+        self.aliased = aliased
 
 
 class _Frame:

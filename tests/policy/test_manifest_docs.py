@@ -103,9 +103,11 @@ def test_the_reference_states_the_limits() -> None:
 
 def test_the_finding_in_the_reference_is_the_real_one() -> None:
     """The session shown is what `check` says about that mistake."""
-    bad = "apiVersion: networking.aviatrix.com/v1alpha1\nkind: FirewallPolicy\nmetadata: {name: p, namespace: n}\n"
-    bad += "spec:\n  rules:\n  - {name: r, action: permit, destinationSmartGroups: [{uuid: "
-    bad += "def000ad-0000-0000-0000-000000000001}], ports: ['443']}\n"
+    bad = "apiVersion: networking.aviatrix.com/v1alpha1\nkind: FirewallPolicy\n"
+    bad += (
+        "metadata: {name: p, namespace: n}\nspec:\n  rules:\n  - {name: r, action: permit, ports: ['443'], "
+    )
+    bad += "destinationSmartGroups: [{uuid: def000ad-0000-0000-0000-000000000001}]}\n"
     (finding,) = load_manifests({"policy.yaml": bad}, EVERY_NAMESPACE).findings
     for words in (
         finding.message,
