@@ -16,7 +16,7 @@ from pathlib import Path
 
 from enforcer.demo import manifests, network, places
 from enforcer.demo.pods import Pod
-from enforcer.demo.processes import parent_of
+from enforcer.demo.processes import output_of, parent_of
 from enforcer.demo.spaces import Space
 from enforcer.demo.ward import Ward
 from enforcer.demo.world import World
@@ -38,6 +38,8 @@ class Lab:
         self.manifests = manifests.Folder(folder / "manifests")
         self.ward = Ward(self.node, folder, self.manifests.path)
         self.pods: dict[str, Pod] = {}
+        self.foreign_rules = ""
+        """nft text of what others have on the node; loaded by ``add_foreign_rules``."""
 
     def start(self) -> None:
         """Lay the cables, start the world, declare the namespace; the daemon is started apart."""
@@ -45,6 +47,11 @@ class Lab:
         self.world.start()
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": places.NAMESPACE}}
         self.manifests.put("namespace", namespace)
+
+    def add_foreign_rules(self, text: str) -> None:
+        """Give the node tables of somebody else, before or while Nameward runs."""
+        output_of(self.node, ["nft", "-f", "-"], text)
+        self.foreign_rules += text
 
     def add_pod(self, server: str, index: int, *, declared: bool = True) -> Pod:
         """Make a pod of an MCP server at address ``index``; its manifest comes first, as a CNI's would."""

@@ -9,7 +9,6 @@ import pytest
 from enforcer.demo import places, prerequisites
 from enforcer.demo.failure import CannotRunHereError
 from enforcer.demo.lab import running
-from enforcer.demo.processes import output_of
 from enforcer.demo.scenes import Stage, set_stage
 from enforcer.demo.stub import Stub
 
@@ -51,6 +50,6 @@ def stage() -> Iterator[Stage]:
         pytest.skip(str(error))
     with running(enforced=False) as lab:
         made = set_stage(lab)
-        output_of(lab.node, ["nft", "-f", "-"], FOREIGN_RULES)
+        lab.add_foreign_rules(FOREIGN_RULES)
         lab.ward.start()
         yield made
