@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from enforcer.elements import COMMENT_BYTES, PREFIX_SETS, Add, Change, Element, InstalledElement, Remove
@@ -42,8 +43,16 @@ _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _ELEM_KEY, _ELEM_FLAGS, _ELEM_TIMEOUT, _ELEM_EXPIRATION, _ELEM_USERDATA, _ELEM_KEY_END = 1, 3, 4, 5, 6, 10
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
 _INTERVAL_END = 1
+_MARK = struct.pack(">BBH", 0, 0, SUBSYSTEM)
 _NEST_BYTES = 65_000
 _ATTRIBUTE = struct.Struct("=HH")
+_PADDING = (b"", bytes(3), bytes(2), bytes(1))
+_DATA_HEADERS = {
+    (kind, size): _ATTRIBUTE.pack(8 + (size + 3 & ~3), kind | NLA_NESTED) + _ATTRIBUTE.pack(4 + size, 1)
+    for kind in (_ELEM_KEY, _ELEM_KEY_END)
+    for size in range(1, 65)
+}
+"""What comes before a key of this length: made once, a grant is on somebody's way to his answer."""
 _PRINTABLE = bytes(c if 0x20 <= c < 0x7F and c != 0x22 else 0x3F for c in range(256))
 
 
@@ -99,20 +108,21 @@ def batch(table: str, changes: Sequence[Change], first_seq: int, *, renews: bool
 
 
 def _frame(table: str, runs: list[_Run], first_seq: int) -> Batch:
-    mark = struct.pack(">BBH", 0, 0, SUBSYSTEM)
-    parts = [message(_BATCH_BEGIN, NLM_F_REQUEST, first_seq, mark)]
+    parts = [message(_BATCH_BEGIN, NLM_F_REQUEST, first_seq, _MARK)]
     for number, (name, kind, _, encoded) in enumerate(runs, 1):
         flags = (
             NLM_F_REQUEST
             | (NLM_F_CREATE if kind == NEWSETELEM else 0)
             | (NLM_F_ACK if number == len(runs) else 0)
         )
-        body = list_header(table, name) + nested(_LIST_ELEMENTS, b"".join(encoded))
+        joined = encoded[0] if len(encoded) == 1 else b"".join(encoded)
+        body = list_header(table, name) + nested(_LIST_ELEMENTS, joined)
         parts.append(message(SUBSYSTEM << 8 | kind, flags, first_seq + number, body))
-    parts.append(message(_BATCH_END, NLM_F_REQUEST, first_seq + len(runs) + 1, mark))
+    parts.append(message(_BATCH_END, NLM_F_REQUEST, first_seq + len(runs) + 1, _MARK))
     return Batch(b"".join(parts), first_seq, tuple(tuple(indices) for _, _, indices, _ in runs))
 
 
+@cache
 def list_header(table: str, name: str) -> bytes:
     """Family, table and set: what every element message begins with."""
     return struct.pack(">BBH", NFPROTO_INET, 0, 0) + text(_LIST_TABLE, table) + text(_LIST_SET, name)
@@ -134,12 +144,14 @@ def structure_parts(
             yield bytes((kind,)) + b"".join(attribute(k, fields[k]) for k in kept if k in fields)
 
 
+@lru_cache(4096)
+def _time(timeout_ms: int, expires_ms: int) -> bytes:
+    encoded = attribute(_ELEM_TIMEOUT, struct.pack(">Q", timeout_ms)) if timeout_ms else b""
+    return encoded + (attribute(_ELEM_EXPIRATION, struct.pack(">Q", expires_ms)) if expires_ms else b"")
+
+
 def _element(element: Element, expires_ms: int = 0) -> bytes:
-    rest = b""
-    if element.timeout_ms:
-        rest = attribute(_ELEM_TIMEOUT, struct.pack(">Q", element.timeout_ms))
-    if expires_ms:
-        rest += attribute(_ELEM_EXPIRATION, struct.pack(">Q", expires_ms))
+    rest = _time(element.timeout_ms, expires_ms)
     if element.comment:
         comment = element.comment[:COMMENT_BYTES].translate(_PRINTABLE) + b"\0"
         rest += attribute(_ELEM_USERDATA, bytes((0, len(comment))) + comment)
@@ -161,8 +173,7 @@ def _keys(name: str, key: bytes, key_end: bytes, rest: bytes) -> bytes:
 
 
 def _data(kind: int, value: bytes) -> bytes:
-    padded = value + b"\0" * (-len(value) % 4)
-    return _ATTRIBUTE.pack(8 + len(padded), kind | NLA_NESTED) + _ATTRIBUTE.pack(4 + len(value), 1) + padded
+    return _DATA_HEADERS[kind, len(value)] + value + _PADDING[len(value) & 3]
 
 
 def _wrap(body: bytes) -> bytes:
