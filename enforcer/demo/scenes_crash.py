@@ -40,14 +40,10 @@ def _strike_under_load(stage: Stage, facts: Facts, strike: Callable[[], Callable
     lookups.start()
     siege.start()
     try:
-        if not wait_until(lambda: lookups.asked >= _LONG_S = 2 * _BACK_S
-"""A grant that lasts so long is still there after the scene, if nobody takes it away."""
-_LOAD_BEFORE, _BACK_S):
+        if not wait_until(lambda: lookups.asked >= _LOAD_BEFORE, _BACK_S):
             raise LabFailureError(f"only {lookups.asked} lookups in {_BACK_S:.0f} s")
         granted = {
-            row["name"]
-            for row in stage.lab.ward.grants(stage.crm.name)
-            if row["remainingSeconds"] > _LONG_S
+            row["name"] for row in stage.lab.ward.grants(stage.crm.name) if row["remainingSeconds"] > _LONG_S
         }
         struck_at = time.monotonic()
         back = wait_until(strike(), _BACK_S, 0.02)
