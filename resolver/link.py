@@ -55,7 +55,7 @@ class Authority(Protocol):
         """Take outcomes."""
 
     def link_lost(self, reason: str) -> None:
-        """Note that the enforcer is away; called once for each ``greeted``."""
+        """Note that the enforcer is away; called once for each ``greeted``, unless the link was stopped."""
 
 
 class Link(ClientFactory):
@@ -113,7 +113,7 @@ class Link(ClientFactory):
     def ended(self, reason: str) -> None:
         """Note that the connection has ended."""
         was_up, self._connection = self.is_up, None
-        if was_up:
+        if was_up and not self._stopped:
             self._authority.link_lost(reason)
         self._again()
 

@@ -159,7 +159,7 @@ class Resolver:
     def world_published(self, world: World) -> None:
         """Decide by this world from now on."""
         snapshot = compile_snapshot(world)
-        self._log.tell("policy.loaded", generation=world.generation, problems=snapshot.problems)
+        self._log.tell("snapshot.loaded", generation=world.generation, problems=snapshot.problems)
         self._do(self._core.snapshot_published(snapshot, self._reactor.seconds()))
 
     def grants_answered(self, answer: GrantAnswered) -> None:

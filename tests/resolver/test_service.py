@@ -223,7 +223,7 @@ def running():
     os.chmod(folder, 0o755)
     one = Running(folder)
     try:
-        one.wait(lambda: one.log("policy.loaded"))
+        one.wait(lambda: one.log("snapshot.loaded"))
         yield one
     finally:
         one.end()
@@ -302,6 +302,7 @@ def test_sigterm_finishes_what_is_on_hold(running):
         running.enforcer.send(GrantAnswered(request.id, request.generation, ("realized",), 120.0))
         assert dns.message.from_wire(sock.recv(4096)).answer
     assert running.process.wait(5) == 0
+    assert running.log("authority.lost") == []
 
 
 def test_sighup_takes_good_settings_and_keeps_the_old_ones_against_bad(running):
