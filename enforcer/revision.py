@@ -83,7 +83,10 @@ def revise(
     """Decide everything of the account again; ``answers`` adds what is known from a journal."""
     known = answers_of(account) if answers is None else answers
     revising = _Revising(account, now, cuts=on_revoke == "cut")
+    size = len(account.identity.source)
     for destination in {**account.destinations, **known}:
+        if len(destination) != size:
+            continue  # a journal's answer, for the pod's address of the other family
         wanted = _wanted(account.identity.source, destination, known.get(destination, {}), pod, snapshot)
         revising.decide(account.destinations.get(destination, {}), wanted)
     return revising.revision()
