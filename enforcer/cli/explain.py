@@ -46,17 +46,18 @@ class Target(NamedTuple):
 
 
 def parse_target(text: str) -> Target:
-    """Read what the user wrote; IPv6 addresses with a port stand in brackets."""
-    match = re.fullmatch(r"(\[[^\]]*\]|[^:]*|[^\[].*:.*:.*?)(?::(\d{1,5}))?(?:/([a-z]+))?", text)
-    if match is None or not match[1] or (match[2] and int(match[2]) > 65535):
-        raise UsageFailure(f"{text} is not NAME, NAME:PORT or NAME:PORT/PROTO")
-    protocol = match[3] or "tcp"
-    if protocol not in {"tcp", "udp", "icmp"}:
+    """Read what the user wrote; an IPv6 address with a port stands in brackets."""
+    place, slash, protocol = text.partition("/")
+    if slash and protocol not in {"tcp", "udp", "icmp"}:
         raise UsageFailure(f"{protocol} is not a protocol that policies know: tcp, udp, icmp")
-    host, port = match[1].strip("[]"), int(match[2]) if match[2] else None
+    match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^:\[\]\s]+))(?::([0-9]{1,5}))?", place)
+    host = (match[1] or match[2]) if match else place
+    port = int(match[3]) if match and match[3] else None
     with contextlib.suppress(ValueError):
-        return Target("", str(ipaddress.ip_address(host)), port, protocol)
-    return Target(host.rstrip(".").lower(), "", port, protocol)
+        return Target("", str(ipaddress.ip_address(host)), port, protocol or "tcp")
+    if match is None or match[1] or (port or 0) > 65535:
+        raise UsageFailure(f"{text} is not NAME, NAME:PORT or NAME:PORT/PROTO")
+    return Target(host.rstrip(".").lower(), "", port, protocol or "tcp")
 
 
 @click.command()
