@@ -7,13 +7,14 @@ person gets for a wrong one. Never knows where a setting stands. ``read`` accept
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
-from collections.abc import Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
+
+from policy.manifest_findings import nearest
+from policy.patterns import PatternError, parse_pattern
 
 T = TypeVar("T")
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -56,14 +57,6 @@ class Kind(Protocol[T]):
 
     def show(self, value: T) -> str:
         """Return the text that reads as this value."""
-
-
-def nearest(word: str, known: Sequence[str]) -> str | None:
-    """Return the known word that ``word`` was most probably meant to be, or None."""
-    folded = {name.casefold().replace("_", "").replace("-", ""): name for name in known}
-    key = word.casefold().replace("_", "").replace("-", "")
-    close = difflib.get_close_matches(key, list(folded), n=1, cutoff=0.6)
-    return folded[close[0]] if close else None
 
 
 def typed(value: object) -> str:
@@ -320,6 +313,25 @@ class Domain:
 
     def show(self, value: str) -> str:
         """Return the name."""
+        return value
+
+
+class PatternText:
+    """A domain pattern, as in a WebGroup; in canonical text."""
+
+    what = "a domain pattern such as *.example.com"
+
+    def read(self, value: object) -> str:
+        """Accept what a WebGroup accepts."""
+        if not isinstance(value, str):
+            raise Wrong(f"expected {self.what}, found {typed(value)}", f"write {self.what}")
+        try:
+            return parse_pattern(value).text
+        except PatternError as error:
+            raise Wrong(error.message, error.fix) from None
+
+    def show(self, value: str) -> str:
+        """Return the pattern."""
         return value
 
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import msgspec
 import yaml
 
-from policy.runtime.kinds import Kind, Wrong, nearest, typed
+from policy.manifest_findings import nearest
+from policy.runtime.kinds import Kind, Wrong, typed
 
 # What Kubernetes puts into the environment of every pod for a Service named nameward….
 _SERVICE_LINK = re.compile(r"NAMEWARD_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")

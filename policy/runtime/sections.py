@@ -21,6 +21,7 @@ from policy.runtime.kinds import (
     Duration,
     Items,
     Listen,
+    PatternText,
     Rate,
     Rates,
     Switch,
@@ -351,11 +352,10 @@ class Settings(Section, frozen=True, kw_only=True):
 
 
 _POD_PREFIX = Text("the start of a pod's name", r"[a-z0-9][a-z0-9.-]*")
-_PATTERN = Text("a domain pattern such as *.example.com", r"[^\s/:@]+")
 SHARED_KEYS: Mapping[str, Key] = {
     "namespace": Key(NAMESPACE),
     "pod_name_prefix": Key(_POD_PREFIX),
-    "names": Key(Items(_PATTERN)),
+    "names": Key(Items(PatternText())),
     "cidrs": Key(Items(Cidr())),
     "ports": Key(Items(Count(1, 65535), 1)),
 }

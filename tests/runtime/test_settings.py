@@ -175,6 +175,11 @@ def test_a_mistake_is_named_with_path_and_fix(write, text: str, path: str, messa
             "is missing",
         ),
         (
+            "{governedNamespaces: [a], ceiling: {denied: {names: ['**.x.example']}}}",
+            "policy.ceiling.denied.names",
+            "item 0: ",
+        ),
+        (
             "{governedNamespaces: [a], ceiling: {denied: {name: [x]}}}",
             "policy.ceiling.denied.name",
             "unknown key",
