@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
-from enforcer.ruleset import BLOCK_SIZES
+from enforcer.layout import BLOCK_SIZES
 from policy.special_purpose import METADATA
 
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58

@@ -19,6 +19,7 @@ import nftables
 
 from enforcer import transaction
 from enforcer.elements import Change, Element, InstalledElement, Remove, Renew
+from enforcer.layout import GUARD_TABLE, TABLE
 from enforcer.netlink import (
     NETLINK_NETFILTER,
     NLMSG_ERROR,
@@ -28,7 +29,6 @@ from enforcer.netlink import (
     attributes,
     refusal,
 )
-from enforcer.ruleset import GUARD_TABLE, TABLE
 
 _GROUP_NFTABLES = 7
 _MONITOR_BYTES = 8 << 20

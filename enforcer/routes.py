@@ -17,6 +17,7 @@ import socket
 import struct
 from typing import Literal, NamedTuple
 
+from enforcer.layout import DNS_MARK, DNS_MARK_MASK
 from enforcer.netlink import (
     NETLINK_ROUTE,
     NLM_F_CREATE,
@@ -28,7 +29,6 @@ from enforcer.netlink import (
     attributes,
     text,
 )
-from enforcer.ruleset import DNS_MARK, DNS_MARK_MASK
 
 DNS_TABLE = 28279
 SKIP, LOOKUP, LANDING = 53, 54, 55

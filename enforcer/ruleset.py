@@ -12,58 +12,53 @@ or, without a guard, by our own next chain.
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
-import msgspec
+from enforcer.capture import astray, capture_chains, captured, output_chains, questions
+from enforcer.layout import (
+    BLOCK_SIZES,
+    FAMILIES,
+    GUARD_TABLE,
+    MULTICAST_MEMBERSHIP,
+    NEIGHBOURS,
+    PASSED,
+    TABLE,
+    TYPES,
+    Layout,
+    chain,
+    clear_mark,
+    from_pods,
+    log,
+)
 
-TABLE = "nameward"
-GUARD_TABLE = "nameward_guard"
-PASSED = 0x40000000
-"""Mark bit: the policy table let this packet through. Lives between two adjacent hooks only."""
-DNS_MARK = 0x53
-DNS_MARK_MASK = 0xFF
-BLOCK_SIZES = {"block": 64, "span": 4096}
-"""Aligned port blocks that a wide range is cut into, so that ranges need no interval set."""
+__all__ = [
+    "BLOCK_SIZES",
+    "COUNTERS",
+    "GUARD_TABLE",
+    "PASSED",
+    "TABLE",
+    "Layout",
+    "guard",
+    "remove",
+    "structure",
+]
 
 _LOOKUPS = ("", "_block", "_span", "_protocol", "_all")
 _ERROR_MARGIN = 65536
 
 
-class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """What the structure depends on: configuration only, so that a change of pods never reloads it.
-
-    ``pod_interface_kinds`` are rtnetlink kinds (veth), ``pod_interface_names`` names or prefixes
-    ending in ``*``. ``grants`` is the limit of grants the node may hold. With ``capture`` port 53 of
-    governed and unknown pods is rewritten to ``dns_port`` and routed to local by mark.
-    """
-
-    pod_interface_kinds: tuple[str, ...] = ("veth",)
-    pod_interface_names: tuple[str, ...] = ()
-    capture: bool = True
-    cluster_traffic: Literal["exempt", "govern"] = "exempt"
-    unknown_pods: Literal["deny", "allow"] = "deny"
-    nflog_group: int = 5353
-    resolver_uid: int = 65353
-    dns_port: int = 15353
-    grants: int = 1_000_000
-
-    def __post_init__(self) -> None:
-        """Refuse what would open the node or break out of the text (ValueError names the field)."""
-        for name in (*self.pod_interface_kinds, *self.pod_interface_names):
-            if not re.fullmatch(r"[A-Za-z0-9_.@-]{1,15}\*?", name) or name == "*":
-                raise ValueError(f"podInterfaces: {name!r} is not an interface kind, name or prefix*")
-        if not self.pod_interface_kinds and not self.pod_interface_names:
-            raise ValueError("podInterfaces: name at least one interface kind or name pattern")
-        if self.resolver_uid <= 0:
-            raise ValueError("the resolver's uid must not be root's: its output is fenced by uid")
-        if not 0 <= self.nflog_group <= 0xFFFF:
-            raise ValueError("nflogGroup: 0 to 65535")
-
-
 def structure(layout: Layout) -> str:
     """Text that replaces ``inet nameward`` in one transaction; all its sets are empty afterwards."""
-    return _replace(TABLE, [*_sets(layout), *_prerouting(layout), *_filter(layout), *_output(layout)])
+    return _replace(
+        TABLE,
+        [
+            *_sets(layout),
+            *_prerouting(layout),
+            *capture_chains(layout),
+            *_filter(layout),
+            *output_chains(layout),
+        ],
+    )
 
 
 def guard(layout: Layout) -> str:
@@ -74,24 +69,22 @@ def guard(layout: Layout) -> str:
     another table's sets cannot be looked up.
     """
     check = [
-        f"{_clear_mark()} accept",
-        *[f"{ip} {end} @governed{v} goto leak" for ip, v in _FAMILIES for end in ("saddr", "daddr")],
-        *_from_pods(layout, "iif", "goto unmarked"),
+        f"{clear_mark()} accept",
+        *[f"{ip} {end} @governed{v} goto leak" for ip, v in FAMILIES for end in ("saddr", "daddr")],
+        *from_pods(layout, "iif", "goto unmarked"),
     ]
-    neighbours = f"icmpv6 type {{ {_NEIGHBOURS} }} accept"
-    ungoverned = [f"iifname . {ip} saddr @podsrc{v} {ip} saddr @ungoverned{v} accept" for ip, v in _FAMILIES]
+    neighbours = f"icmpv6 type {{ {NEIGHBOURS} }} accept"
+    ungoverned = [f"iifname . {ip} saddr @podsrc{v} {ip} saddr @ungoverned{v} accept" for ip, v in FAMILIES]
     unknown = ["goto leak"] if layout.unknown_pods == "deny" else ["iifname @podifs goto leak"]
     lines = [
         "flags owner",
         *_pod_sets(),
         "counter guard { }",
-        *_chain(
-            "prerouting", ["type filter hook prerouting priority raw - 11; policy accept;", _clear_mark()]
-        ),
-        *_chain("leak", [_log("guard", layout, "10/second"), 'counter name "guard"', "drop"]),
-        *_chain("unmarked", [*ungoverned, *unknown]),
-        *_chain("forward", ["type filter hook forward priority filter - 4; policy accept;", *check]),
-        *_chain("input", ["type filter hook input priority filter - 4; policy accept;", neighbours, *check]),
+        *chain("prerouting", ["type filter hook prerouting priority raw - 11; policy accept;", clear_mark()]),
+        *chain("leak", [log("guard", layout, "10/second"), 'counter name "guard"', "drop"]),
+        *chain("unmarked", [*ungoverned, *unknown]),
+        *chain("forward", ["type filter hook forward priority filter - 4; policy accept;", *check]),
+        *chain("input", ["type filter hook input priority filter - 4; policy accept;", neighbours, *check]),
     ]
     return _replace(GUARD_TABLE, lines, " { flags owner; }")
 
@@ -101,10 +94,6 @@ def remove() -> str:
     return f"table inet {TABLE}\ndelete table inet {TABLE}\n"
 
 
-_FAMILIES = (("ip", 4), ("ip6", 6))
-_TYPES = ((4, "ipv4_addr"), (6, "ipv6_addr"))
-_NEIGHBOURS = "nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit"
-_MULTICAST_MEMBERSHIP = "mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report"
 _DNS_PORTS = "{ 53, 853, 5353 }"
 
 
@@ -114,29 +103,10 @@ def _replace(table: str, lines: list[str], first: str = "") -> str:
     return f"table inet {table}{first}\ndelete table inet {table}\ntable inet {table} {{\n{body}\n}}\n"
 
 
-def _chain(name: str, rules: list[str]) -> list[str]:
-    return [f"chain {name} {{", *["  " + rule for rule in rules], "}"]
-
-
-def _log(prefix: str, layout: Layout, rate: str) -> str:
-    return f'limit rate {rate} log prefix "{prefix}" group {layout.nflog_group} snaplen 128'
-
-
-def _clear_mark() -> str:
-    return f"meta mark & {PASSED:#x} == {PASSED:#x} meta mark set meta mark & {~PASSED & 0xFFFFFFFF:#x}"
-
-
-def _from_pods(layout: Layout, side: Literal["iif", "oif"], verdict: str) -> list[str]:
-    """One rule per kind or name pattern; never an interface that carries a default route."""
-    kinds = [f'meta {side}kind "{kind}"' for kind in layout.pod_interface_kinds]
-    names = [f'{side}name "{name}"' for name in layout.pod_interface_names]
-    return [f"{match} {side}name != @uplinks {verdict}" for match in (*kinds, *names)]
-
-
 def _pod_sets() -> list[str]:
     """Who is who: both tables ask."""
     lines = ["set uplinks { type ifname; }", "set podifs { type ifname; }"]
-    for v, ip in _TYPES:
+    for v, ip in TYPES:
         lines += [f"set {name}{v} {{ type {ip}; }}" for name in ("governed", "ungoverned")]
         lines.append(f"set podsrc{v} {{ type ifname . {ip}; }}")
     return lines
@@ -146,7 +116,7 @@ def _sets(layout: Layout) -> list[str]:
     size = layout.grants + _ERROR_MARGIN  # expired elements count until they are collected
     lines = [*_pod_sets(), "set settled { type nf_proto; }"]
     lines.append("set talkative { type ifname; size 4096; flags dynamic,timeout; timeout 1m; }")
-    for v, ip in _TYPES:
+    for v, ip in TYPES:
         pair = f"{ip} . {ip}"
         lines += [
             f"set never{v} {{ type {ip}; }}",
@@ -171,33 +141,30 @@ COUNTERS = ("forged", "unknown", "port", "denied", "answer", "fence", "passed")
 
 
 def _prerouting(layout: Layout) -> list[str]:
-    known = [f"iifname . {ip} saddr @podsrc{v} goto known{v}" for ip, v in _FAMILIES]
-    pods = [
-        f"{ip} saddr @{name}{v} goto forged" for ip, v in _FAMILIES for name in ("governed", "ungoverned")
-    ]
-    capture = ["udp dport 53 goto capture", "tcp dport 53 goto capture"] if layout.capture else []
-    mark = f"meta mark set meta mark & {~DNS_MARK_MASK & 0xFFFFFFFF:#x} | {DNS_MARK:#x} notrack"
-    lines = _chain(
+    known = [f"iifname . {ip} saddr @podsrc{v} goto known{v}" for ip, v in FAMILIES]
+    pods = [f"{ip} saddr @{name}{v} goto forged" for ip, v in FAMILIES for name in ("governed", "ungoverned")]
+    capture = questions() if layout.capture else []
+    lines = chain(
         "prerouting",
         [
             "type filter hook prerouting priority raw - 10; policy accept;",
             'iifname "lo" accept',
-            *_from_pods(layout, "iif", "goto pod"),
+            *from_pods(layout, "iif", "goto pod"),
             *pods,
         ],
     )
-    for _, v in _FAMILIES:
+    for _, v in FAMILIES:
         governed = f"{'ip' if v == 4 else 'ip6'} saddr @governed{v} goto capture"
-        lines += _chain(
+        lines += chain(
             f"known{v}", [f"meta l4proto {{ tcp, udp }} th dport 53 {governed}"] if capture else ["accept"]
         )
     neighbours = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"  # or no question could come
-    lines += _chain(
+    lines += chain(
         "pod",
         [
             "icmpv6 type { nd-router-advert, nd-redirect } goto forged",
             *known,
-            f"ip6 saddr {{ ::, fe80::/10 }} icmpv6 type {{ {_NEIGHBOURS}, {_MULTICAST_MEMBERSHIP} }} accept",
+            f"ip6 saddr {{ ::, fe80::/10 }} icmpv6 type {{ {NEIGHBOURS}, {MULTICAST_MEMBERSHIP} }} accept",
             "ip6 saddr fe80::/10 udp sport 546 udp dport 547 accept",
             "ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept",
             "iifname @podifs goto forged",
@@ -206,22 +173,12 @@ def _prerouting(layout: Layout) -> list[str]:
         ],
     )
     talk = "update @talkative { iifname limit rate 10/second burst 20 packets }"
-    lines += _chain(
-        "forged", ['counter name "forged"', f"{talk} {_log('forged', layout, '200/second')}", "drop"]
+    lines += chain(
+        "forged", ['counter name "forged"', f"{talk} {log('forged', layout, '200/second')}", "drop"]
     )
-    lines += _chain(
-        "unknown", ['counter name "unknown"', f"{talk} {_log('unknown', layout, '200/second')}", "drop"]
+    lines += chain(
+        "unknown", ['counter name "unknown"', f"{talk} {log('unknown', layout, '200/second')}", "drop"]
     )
-    if layout.capture:
-        # RFC 768: checksum 0 is "none"; a rewrite that updated it would invent one.
-        lines += _chain(
-            "capture",
-            [
-                f"udp checksum 0 {mark} th dport set {layout.dns_port} accept",
-                f"meta l4proto udp {mark} udp dport set {layout.dns_port} accept",
-                f"meta l4proto tcp {mark} tcp dport set {layout.dns_port} accept",
-            ],
-        )
     return lines
 
 
@@ -256,10 +213,10 @@ def _static(ip: str, v: int, state: str = "") -> list[str]:
 def _filter(layout: Layout) -> list[str]:
     lines: list[str] = []
     exempt = layout.cluster_traffic == "exempt"
-    for ip, v in _FAMILIES:
+    for ip, v in FAMILIES:
         cluster = f"@cluster{v} ct original {ip} daddr != @never{v}"
         ports = "meta l4proto { tcp, udp } ct original proto-dst"
-        lines += _chain(
+        lines += chain(
             f"up{v}",
             [
                 "ct direction reply ct state established,related return",
@@ -279,7 +236,7 @@ def _filter(layout: Layout) -> list[str]:
                 f"goto denied{v}",
             ],
         )
-        lines += _chain(
+        lines += chain(
             f"down{v}",
             [
                 f"ct direction original ct original {ip} saddr @cluster{v} return",
@@ -292,16 +249,16 @@ def _filter(layout: Layout) -> list[str]:
             ],
         )
         talk = f"update @talkers{v} {{ {ip} saddr limit rate 20/second burst 100 packets }}"
-        lines += _chain(
+        lines += chain(
             f"denied{v}",
-            ['counter name "denied"', f"{talk} {_log('denied', layout, '500/second')}", "goto refuse"],
+            ['counter name "denied"', f"{talk} {log('denied', layout, '500/second')}", "goto refuse"],
         )
-    lines += _chain("port", ['counter name "port"', _log("port", layout, "100/second"), "goto refuse"])
-    lines += _chain(
+    lines += chain("port", ['counter name "port"', log("port", layout, "100/second"), "goto refuse"])
+    lines += chain(
         "refuse",
         [*_UNSETTLED, "meta l4proto tcp reject with tcp reset", "reject with icmpx type admin-prohibited"],
     )
-    lines += _chain(
+    lines += chain(
         "answer", ['counter name "answer"', *_UNSETTLED, "meta l4proto tcp reject with tcp reset", "drop"]
     )
     lines += _base_chains(layout)
@@ -317,25 +274,27 @@ refilled, flows must live on."""
 
 
 def _base_chains(layout: Layout) -> list[str]:
-    up = [f"{ip} saddr @governed{v} jump up{v}" for ip, v in _FAMILIES]
-    down = [f"{ip} daddr @governed{v} jump down{v}" for ip, v in _FAMILIES]
+    up = [f"{ip} saddr @governed{v} jump up{v}" for ip, v in FAMILIES]
+    down = [f"{ip} daddr @governed{v} jump down{v}" for ip, v in FAMILIES]
     passed = [f"meta mark set meta mark | {PASSED:#x}", 'counter name "passed"']
-    foreign = f"meta l4proto {{ tcp, udp }} th dport {layout.dns_port} drop"
-    ours = f"meta mark & {DNS_MARK_MASK:#x} == {DNS_MARK:#x} {foreign.removesuffix(' drop')}"
-    astray = [f"{ours} drop"] if layout.capture else []
-    captured = [f"{ours} goto pass", foreign] if layout.capture else []
-    neighbours = f"icmpv6 type {{ {_NEIGHBOURS}, {_MULTICAST_MEMBERSHIP} }} goto pass"
-    listen = [f"{ip} daddr . meta l4proto . th dport @listen{v} goto pass" for ip, v in _FAMILIES]
-    lines = _chain("pass", passed)
-    lines += _chain(
+    neighbours = f"icmpv6 type {{ {NEIGHBOURS}, {MULTICAST_MEMBERSHIP} }} goto pass"
+    listen = [f"{ip} daddr . meta l4proto . th dport @listen{v} goto pass" for ip, v in FAMILIES]
+    lines = chain("pass", passed)
+    lines += chain(
         "forward",
-        ["type filter hook forward priority filter - 5; policy accept;", *astray, *up, *down, "goto pass"],
+        [
+            "type filter hook forward priority filter - 5; policy accept;",
+            *astray(layout),
+            *up,
+            *down,
+            "goto pass",
+        ],
     )
-    lines += _chain(
+    lines += chain(
         "input",
         [
             "type filter hook input priority filter - 5; policy accept;",
-            *captured,
+            *captured(layout),
             neighbours,
             *listen,
             *up,
@@ -343,53 +302,7 @@ def _base_chains(layout: Layout) -> list[str]:
         ],
     )
     for hook in ("forward", "input"):
-        lines += _chain(
-            f"{hook}_clear", [f"type filter hook {hook} priority filter - 3; policy accept;", _clear_mark()]
+        lines += chain(
+            f"{hook}_clear", [f"type filter hook {hook} priority filter - 3; policy accept;", clear_mark()]
         )
     return lines
-
-
-def _output(layout: Layout) -> list[str]:
-    port = layout.dns_port
-    lines: list[str] = []
-    if layout.capture:
-        lines += _chain(
-            "answers",
-            [
-                "type filter hook output priority raw - 10; policy accept;",
-                f"udp sport {port} goto from_resolver",
-                f"tcp sport {port} goto from_resolver",
-            ],
-        )
-        to_pods = _from_pods(layout, "oif", "goto to_pod")
-        lines += _chain(
-            "to_pod", ["meta l4proto udp udp sport set 53 notrack accept", "tcp sport set 53 notrack accept"]
-        )
-        lines += _chain("from_resolver", [*to_pods, 'counter name "fence"', "drop"])
-    answers = _from_pods(layout, "oif", "meta l4proto { tcp, udp } th sport 53 ct state untracked accept")
-    upstreams = [
-        rule
-        for ip, v in _FAMILIES
-        for rule in (
-            f"{ip} daddr . meta l4proto . th dport @upstreams{v} accept",
-            f"meta l4proto {{ tcp, udp }} ct original {ip} daddr . ct original protocol"
-            f" . ct original proto-dst @upstreams{v} accept",
-        )
-    ]
-    refuse = [
-        _log("fence", layout, "10/second"),
-        'counter name "fence"',
-        "meta l4proto tcp reject with tcp reset",
-    ]
-    lines += _chain(
-        "resolver",
-        [
-            *upstreams,
-            *(answers if layout.capture else []),
-            "ct direction reply ct state established accept",
-            *refuse,
-            "reject with icmpx type admin-prohibited",
-        ],
-    )
-    fence = f"meta skuid {layout.resolver_uid} goto resolver"
-    return lines + _chain("output", ["type filter hook output priority filter - 5; policy accept;", fence])

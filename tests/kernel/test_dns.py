@@ -200,6 +200,24 @@ def test_without_capture_port_53_is_denied(node, wire, v):
     assert node.kernel.counters()["port"][0] == 1
 
 
+@V
+@pytest.mark.parametrize("layout", [Layout(resolver_uid=RESOLVER_UID, capture_by="rewrite")])
+@pytest.mark.parametrize("server", [OTHER, NODE])
+def test_where_the_host_refuses_the_rule_rewriting_answers_too(echo, node, wire, v, server):
+    """UDP and TCP, from the address aimed at, beside foreign tables; and nothing else becomes reachable."""
+    node.routes.remove_dns_rule()
+    wire.lab.nft(FOREIGN)
+    try:
+        assert ask_udp(wire, echo, "a", v, server[v]) == b"answer to question"
+        assert ask_tcp(wire, echo, "a", v, server[v]) == b"answer to question"
+        assert ask_udp(wire, echo, "c", v, server[v]) == b"answer to question"
+    finally:
+        wire.lab.nft("delete table ip kube\ndelete table inet nodelocal\ndelete table inet host")
+    for where in ("a", "u", "world"):
+        wire.udp(where, v).sendto(b"question", (NODE[v], 15353))
+    assert echo.udp(v) is None
+
+
 FOREIGN = """
 table ip kube {
   chain nat {
