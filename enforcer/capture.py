@@ -7,6 +7,8 @@ socket is dropped, never forwarded.
 
 from __future__ import annotations
 
+import ipaddress
+
 from enforcer.layout import DNS_MARK, DNS_MARK_MASK, FAMILIES, Layout, chain, from_pods, log
 
 EARLY_PORT = 10053
@@ -38,7 +40,17 @@ def capture_chains(layout: Layout) -> list[str]:
     )
     if by_rule:
         return lines
-    redirect = from_pods(layout, "iif", f"{_PORTED} th dport {EARLY_PORT} redirect to :{layout.dns_port}")
+    there = [
+        rule
+        for address in map(ipaddress.ip_address, layout.rewrite_to)
+        for family, target in (("ip", f"{address}") if address.version == 4 else ("ip6", f"[{address}]"),)
+        for protocol in ("udp", "tcp")
+        for rule in from_pods(
+            layout,
+            "iif",
+            f"{protocol} dport {EARLY_PORT} dnat {family} to {target}:{layout.dns_port}",
+        )
+    ]
     back = [
         rule
         for protocol in ("udp", "tcp")
@@ -48,7 +60,7 @@ def capture_chains(layout: Layout) -> list[str]:
             f"ct direction reply ct status dnat {protocol} sport {EARLY_PORT} {protocol} sport set 53",
         )
     ]
-    lines += chain("translate", ["type nat hook prerouting priority dstnat - 10; policy accept;", *redirect])
+    lines += chain("translate", ["type nat hook prerouting priority dstnat - 10; policy accept;", *there])
     return lines + chain(
         "translate_back", ["type filter hook postrouting priority srcnat + 10; policy accept;", *back]
     )

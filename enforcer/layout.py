@@ -6,6 +6,7 @@ Pure. Owns the configuration that decides the structure; the rules themselves ar
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Literal
 
@@ -27,7 +28,8 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     ``pod_interface_kinds`` are rtnetlink kinds (veth), ``pod_interface_names`` names or prefixes
     ending in ``*``. ``grants`` is the limit of grants the node may hold. With ``capture`` port 53 of
     governed and unknown pods leads to ``dns_port``: ``rule``, by mark and the rule of
-    ``enforcer.routes``; ``rewrite``, where the host refuses rules, by address translation.
+    ``enforcer.routes``; ``rewrite``, where the host refuses rules, by translation to ``rewrite_to``: at
+    most one address of the node per family, not link-local (a family without one loses its lookups).
     """
 
     pod_interface_kinds: tuple[str, ...] = ("veth",)
@@ -39,6 +41,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     resolver_uid: int = 65353
     dns_port: int = 15353
     capture_by: Literal["rule", "rewrite"] = "rule"
+    rewrite_to: tuple[str, ...] = ()
     grants: int = 1_000_000
 
     def __post_init__(self) -> None:
@@ -48,6 +51,8 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"podInterfaces: {name!r} is not an interface kind, name or prefix*")
         if not self.pod_interface_kinds and not self.pod_interface_names:
             raise ValueError("podInterfaces: name at least one interface kind or name pattern")
+        for text in self.rewrite_to:
+            ipaddress.ip_address(text)
         if self.resolver_uid <= 0:
             raise ValueError("the resolver's uid must not be root's: its output is fenced by uid")
         if not 0 <= self.nflog_group <= 0xFFFF:

@@ -19,7 +19,7 @@ LAYOUTS = {
     "govern": Layout(cluster_traffic="govern"),
     "allow-unknown": Layout(unknown_pods="allow"),
     "no-capture": Layout(capture=False),
-    "rewrite": Layout(capture_by="rewrite"),
+    "rewrite": Layout(capture_by="rewrite", rewrite_to=("45.1.0.1", "2600:1::1")),
     "names": Layout(pod_interface_kinds=(), pod_interface_names=("eni*", "cali*", "cni0")),
     "mixed": Layout(
         pod_interface_names=("cni0",), nflog_group=7, resolver_uid=990, dns_port=10053, grants=1000
@@ -105,9 +105,10 @@ def test_counters_are_those_that_are_named():
         ("pod_interface_kinds", ()),
         ("resolver_uid", 0),
         ("nflog_group", 65536),
+        ("rewrite_to", ("45.1.0.1; accept",)),
     ],
 )
 def test_a_layout_that_would_open_the_node_is_refused(field, value):
     """Names that break out of the text, patterns that match everything, root as the fenced user."""
-    with pytest.raises(ValueError, match=r"podInterfaces|uid|nflogGroup"):
+    with pytest.raises(ValueError, match=r"podInterfaces|uid|nflogGroup|does not appear"):
         msgspec.structs.replace(Layout(), **{field: value})

@@ -201,7 +201,9 @@ def test_without_capture_port_53_is_denied(node, wire, v):
 
 
 @V
-@pytest.mark.parametrize("layout", [Layout(resolver_uid=RESOLVER_UID, capture_by="rewrite")])
+@pytest.mark.parametrize(
+    "layout", [Layout(resolver_uid=RESOLVER_UID, capture_by="rewrite", rewrite_to=tuple(NODE.values()))]
+)
 @pytest.mark.parametrize("server", [OTHER, NODE])
 def test_where_the_host_refuses_the_rule_rewriting_answers_too(echo, node, wire, v, server):
     """UDP and TCP, from the address aimed at, beside foreign tables; and nothing else becomes reachable."""
