@@ -1,7 +1,8 @@
 """Does one rule match everything that another one matches?
 
 Owns that question, asked of two understood rules of one namespace. Never decides packets: it may say
-no where the truth is yes (then a lint is missing), never yes where it is no.
+no where the truth is yes (then a lint is missing), never yes where it is no, but for clusters whose
+own addresses are not special-purpose ones: it does not know them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 from policy import ports
-from policy.addresses import ALL_ADDRESSES, NO_ADDRESSES, AddressSet, GuardedRanges, cidr_set
+from policy.addresses import ALL_ADDRESSES, NO_ADDRESSES, AddressSet, GuardedRanges, cidr_set, with_nat64
+from policy.compiled import is_wide
 from policy.patterns import Pattern, parse_pattern
 from policy.ports import PortSet
 from policy.rules import Destination, Rule, Selector
@@ -22,9 +24,20 @@ def rule_covers(wide: Rule, narrow: Rule) -> bool:
     """Say whether ``wide`` matches whatever ``narrow`` matches."""
     return (
         selector_covers(wide.selector, narrow.selector)
+        and not _only_narrow_resolves(wide, narrow)
         and _names_cover(wide.web_groups, narrow.web_groups)
         and not reach(narrow).difference(reach(wide))
-        and _destinations_cover(wide.destinations, narrow.destinations)
+        and _destinations_cover(wide, narrow)
+    )
+
+
+def _only_narrow_resolves(wide: Rule, narrow: Rule) -> bool:
+    """A permit of names makes them resolvable; before it, a static one does so only if it is wide."""
+    return (
+        wide.action == narrow.action == "permit"
+        and wide.web_groups is None
+        and narrow.web_groups is not None
+        and not any(map(is_wide, wide.destinations))
     )
 
 
@@ -72,21 +85,38 @@ def pattern_covers(wide: Pattern, narrow: str) -> bool:
     return rest != wide.text and "*" not in rest and narrow.endswith(rest)
 
 
-def _destinations_cover(wide: tuple[Destination, ...], narrow: tuple[Destination, ...]) -> bool:
-    if any(destination.kind == "anywhere" for destination in wide):
+def _destinations_cover(wide: Rule, narrow: Rule) -> bool:
+    denies = wide.action == "deny"
+    if denies and any(destination.kind == "anywhere" for destination in wide.destinations):
         return True
     left = NO_ADDRESSES
-    for destination in wide:
-        left = left.union(_addresses(destination))
+    for destination in wide.destinations:
+        left = left.union(_addresses(destination, permit=not denies))
+    # A permit contains less of a group than a deny does.
+    same = wide.destinations if denies or narrow.action == "permit" else ()
     return all(
-        destination in wide or (destination.kind != "pods" and left.covers(_addresses(destination)))
-        for destination in narrow
+        destination in same
+        or (
+            destination.kind != "pods"
+            and left.covers(_addresses(destination, permit=narrow.action == "permit"))
+        )
+        for destination in narrow.destinations
     )
 
 
-def _addresses(destination: Destination) -> AddressSet:
+def _addresses(destination: Destination, *, permit: bool) -> AddressSet:
+    """What a rule contains (policy.md "Guarded addresses"); of pods nothing that is known here."""
+    guard = guarded()
+    if destination.kind == "pods":
+        return NO_ADDRESSES
+    if destination.kind == "public" or (permit and destination.kind == "anywhere"):
+        return ALL_ADDRESSES.difference(guard.addresses)
     if destination.kind == "anywhere":
         return ALL_ADDRESSES
-    if destination.kind == "public":
-        return ALL_ADDRESSES.difference(guarded().addresses)
-    return cidr_set(destination.cidr) if destination.kind == "cidr" else NO_ADDRESSES
+    addresses = cidr_set(destination.cidr)
+    if not permit:
+        return with_nat64(addresses)
+    if guard.metadata.covers(addresses):
+        return addresses
+    inside = guard.addresses.covers(addresses)
+    return addresses.difference(guard.metadata if inside else guard.addresses)

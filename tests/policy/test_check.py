@@ -248,6 +248,13 @@ def test_a_rule_that_is_said_never_to_decide_can_be_removed(rules: list[Rule]) -
     assert decisions(named) == decisions(kept)
 
 
+def test_a_permit_of_everything_does_not_cover_one_of_a_private_range() -> None:
+    """0.0.0.0/0 opens no private address, so the rule that names the range still decides."""
+    everything = "{name: a, action: permit, destinationSmartGroups: [{name: all}]}"
+    private = "{name: b, action: permit, destinationSmartGroups: [{name: data}]}"
+    assert not [where for where, message in lints([everything, private]) if "never decides" in message]
+
+
 @given(RULES, RULES, RULES)
 @settings(max_examples=200, deadline=None)
 def test_coverage_is_reflexive_and_transitive(one: Rule, two: Rule, three: Rule) -> None:
