@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import time
 
-from pyroute2 import NFCTSocket
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, NFCTSocket
 
 from enforcer.demo import lab as labs
 from enforcer.demo import places
@@ -99,15 +99,17 @@ def pod_goes(stage: Stage, facts: Facts) -> None:
     facts.check(names == {places.NEXT}, f"grants of the new pod: {', '.join(sorted(names))}")
 
 
-def _flows(stage: Stage, addresses: tuple[str, ...]) -> int:
-    """Count the connections that the node's kernel tracks from these addresses."""
+def _flows(stage: Stage, addresses: tuple[str, str]) -> int:
+    """Count the connections that the node's kernel tracks from a pod's addresses."""
     found = 0
+    families = ((socket.AF_INET, "CTA_IP_V4_SRC"), (socket.AF_INET6, "CTA_IP_V6_SRC"))
     with stage.lab.node.entered():
-        for family, source in ((socket.AF_INET, "CTA_IP_V4_SRC"), (socket.AF_INET6, "CTA_IP_V6_SRC")):
+        for (family, source), address in zip(families, addresses, strict=True):
+            only = NFCTAttrTuple(family=family, saddr=address)
             with NFCTSocket(nfgen_family=family) as tracked:
-                for flow in tracked.dump():
+                for flow in tracked.dump(tuple_orig=only):  # kernels before 5.8 do not filter
                     original = flow.get_attr("CTA_TUPLE_ORIG").get_attr("CTA_TUPLE_IP")
-                    found += original.get_attr(source) in addresses
+                    found += original.get_attr(source) == address
     return found
 
 
