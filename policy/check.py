@@ -140,7 +140,7 @@ def _shadowed(policy: Policy, place: Place) -> None:
         by = next((earlier for earlier in before if rule_covers(earlier, rule)), None)
         if by is not None and rule.web_groups != ():
             _rule_place(policy, place, index).warning(
-                f"the rule never decides: {shown(by.name)} ({by.action}) before it matches all that it matches",
+                f"the rule never decides: {shown(by.name)} ({by.action}) before it matches all it matches",
                 "move it up if it is an exception, or remove it",
             )
         elif not rule.watch:

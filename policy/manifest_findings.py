@@ -54,7 +54,7 @@ class Report:
         if severity == "error":
             self.errors += 1
         if len(self.findings) < MAX_FINDINGS:
-            words = (_printable(message), _printable(fix))
+            words = (printable(message), printable(fix))
             self.findings.append(Finding(self.file, self.document, pointer, severity, *words))
         elif len(self.findings) == MAX_FINDINGS:
             more = f"this document has more findings than the {MAX_FINDINGS} listed"
@@ -92,8 +92,8 @@ class Place:
         return f"{self.report.file}#{self.report.document}{self.pointer}"
 
 
-def _printable(words: str) -> str:
-    """Printable ASCII, at most a few lines of it."""
+def printable(words: str) -> str:
+    """The words as printable ASCII, at most a few lines of them."""
     if not (words.isascii() and words.isprintable()):
         words = json.dumps(words)[1:-1].replace('\\"', '"').replace("\x7f", "\\u007f")
     return words if len(words) <= _MAX_WORDS else words[:_MAX_WORDS] + "..."

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from policy.manifest_findings import Finding, Severity
+from policy.manifest_findings import Finding, Severity, printable
 from policy.manifest_groups import ANYWHERE
 from policy.manifest_kubernetes import NamespaceLabels, Slice
 from policy.manifest_objects import Entry, Value
@@ -74,7 +74,7 @@ def _where(entry: Entry) -> str:
 
 
 def _finding(entry: Entry, pointer: str, severity: Severity, message: str, fix: str) -> Finding:
-    return Finding(entry.file, entry.document, entry.pointer + pointer, severity, message, fix)
+    return Finding(entry.file, entry.document, entry.pointer + pointer, severity, printable(message), fix)
 
 
 def _merged(copies: list[Entry]) -> Entry:

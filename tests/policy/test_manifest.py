@@ -223,6 +223,13 @@ def test_different_policies_of_one_name_permit_nothing_and_keep_their_denies() -
         assert verdict(load(POD, WEB.replace("web,", "web2,"), *texts), port=25) == "deny"
 
 
+def test_names_of_files_are_safe_in_messages() -> None:
+    """A file's name is the user's text too."""
+    loaded = load_manifests({"\x1b[2J\udc80": WEB, "b": WEB}, EVERY_NAMESPACE)
+    assert all(finding.message.isprintable() and finding.message.isascii() for finding in loaded.findings)
+    assert loaded.findings[0].message.startswith("the WebgroupPolicy shop/web is also in")
+
+
 def test_policies_of_different_kinds_may_share_a_name() -> None:
     """A FirewallPolicy and a WebgroupPolicy of one name are two objects."""
     deny = "{name: d, action: deny, destinationSmartGroups: [{name: all}]}"
