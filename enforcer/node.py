@@ -73,6 +73,7 @@ class Node:
         self.doubts: tuple[str, ...] = ("nothing was loaded yet",)
         """What keeps the node from enforcing, by the last self-check."""
         self.configuration_problems: tuple[str, ...] = ()
+        self.host_problems: tuple[str, ...] = ()
         self._upstreams: tuple[UpstreamState, ...] = ()
         self._seen: Seen | None = None
         self._generation = 0
@@ -175,7 +176,7 @@ class Node:
 
     def _problems(self, snapshot: Snapshot | None) -> tuple[str, ...]:
         seen = self._seen
-        said = [*self.missing, *self.configuration_problems]
+        said = [*self.missing, *self.configuration_problems, *self.host_problems]
         if self._reconciler.trouble:
             said.append(self._reconciler.trouble)
         if seen is not None:

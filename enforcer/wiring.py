@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
@@ -85,7 +85,8 @@ class Wiring:
         self._blocked = BlockedRecords(settings.limits.blocked_records)
         self._replayed = replay(self._folder / "journal", boot_id)
         self._journal = Journal(self._folder / "journal", boot_id)
-        layout = layout_of(settings, resolver_uid, self._dns_port())
+        self._capture_by, self._fallback = self._way_of_dns(settings)
+        layout = layout_of(settings, resolver_uid, self._dns_port(), capture_by=self._capture_by)
         self.installation = Installation(
             self._kernel, layout, self._folder / "structure", guards=self._able.owns
         )
@@ -124,6 +125,7 @@ class Wiring:
             now=now,
             pending=lambda: self.hub.pending,
         )
+        self.node.host_problems = self._fallback
         self.node.repairs = lambda: self.installation.repairs
         self.hub = link.LinkHub(
             reactor=self._reactor,
@@ -151,6 +153,17 @@ class Wiring:
             self._reactor, self._threads, policy.manifests, policy.governed_namespaces, self._failed
         )
 
+    def _way_of_dns(self, settings: Settings) -> tuple[Literal["rule", "rewrite"], tuple[str, ...]]:
+        """Install the routing rule for captured lookups; say what is done where the host refuses it."""
+        if not settings.dns.capture:
+            return "rule", ()
+        try:
+            self._routes.install_dns_rule()
+        except OSError as error:
+            said = f"the host refuses the DNS routing rule ({error.strerror}): lookups are translated"
+            return "rewrite", (said,)
+        return "rule", ()
+
     def _dns_port(self) -> int:
         captured = self._sockets.get("udp4") or self._sockets.get("udp6")
         return int(captured.getsockname()[1]) if captured is not None else DEFAULT_DNS_PORT
@@ -165,8 +178,6 @@ class Wiring:
             self._replayed.generation, self._replayed.admitted, _answers(self._replayed.answers)
         )
         self.node.begin(self._replayed.generation)
-        if self._settings.dns.capture:
-            self._routes.install_dns_rule()
         self._watch()
         link.listen(self._reactor, self._folder, self.hub, self._uid)
         inspection = Inspection(
@@ -220,7 +231,7 @@ class Wiring:
         self.authority.limits = _limits(settings)
         self.reconciler.on_revoke = cast("OnRevoke", settings.enforcement.on_revoke)
         self.reconciler.fixed = _fixed(settings, self.reconciler.fixed.boot_id)
-        layout = layout_of(settings, self._uid, self._dns_port())
+        layout = layout_of(settings, self._uid, self._dns_port(), capture_by=self._capture_by)
         if self.installation.change(layout):
             self._compare()
         if settings.policy != old.policy:
@@ -269,12 +280,24 @@ class Wiring:
 
     def _routes_changed(self) -> None:
         changes = self._routes.drain_changes()
-        if changes & {"rules", "lost"} and self._settings.dns.capture and not self._routes.dns_rule_stands():
-            self._routes.install_dns_rule()
-            self._records.tell("enforcer.repaired", "warning", reason="the DNS routing rule was gone")
+        if changes & {"rules", "routes", "lost"}:
+            self._keep_dns_rule()
         if changes & {"links", "routes", "lost"}:
             self.reconciler.host_changed()
             self.node.renew()
+
+    def _keep_dns_rule(self) -> None:
+        """Restore the rule that somebody (systemd-networkd does) removed."""
+        is_used = self._settings.dns.capture and self._capture_by == "rule"
+        if not is_used or self._routes.dns_rule_stands():
+            return
+        try:
+            self._routes.install_dns_rule()
+        except OSError as error:
+            self._records.tell("kernel.refused", "error", reason=f"the DNS routing rule: {error.strerror}")
+            return
+        self.installation.repairs += 1
+        self._records.tell("enforcer.repaired", "warning", reason="the DNS routing rule was gone")
 
     def _packets_came(self) -> None:
         if self._nflog is not None:

@@ -89,7 +89,9 @@ KINDS = frozenset(
 """What rtnetlink calls kinds; anything else in ``podInterfaces`` is a name or its beginning."""
 
 
-def layout_of(settings: Settings, resolver_uid: int, dns_port: int) -> Layout:
+def layout_of(
+    settings: Settings, resolver_uid: int, dns_port: int, *, capture_by: Literal["rule", "rewrite"] = "rule"
+) -> Layout:
     """Return what the ruleset's structure depends on."""
     enforcement = settings.enforcement
     interfaces = enforcement.pod_interfaces
@@ -102,5 +104,6 @@ def layout_of(settings: Settings, resolver_uid: int, dns_port: int) -> Layout:
         nflog_group=enforcement.nflog_group,
         resolver_uid=resolver_uid,
         dns_port=dns_port,
+        capture_by=capture_by,
         grants=settings.limits.grants,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from policy.addresses import to_packed
-from tests.enforcer.rig import API, B, GRACE_S, OTHER, TTL_S, A, Rig, permit, policy
+from tests.enforcer.rig import API, GRACE_S, OTHER, TTL_S, A, B, Rig, permit, policy
 
 POLICY = policy(permit("api.example.com", "*.example.org"))
 

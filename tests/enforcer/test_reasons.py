@@ -22,7 +22,13 @@ def rig(tmp_path: Path) -> Rig:
 
 
 def _why(
-    rig: Rig, to: str, port: int = 443, protocol: str = "tcp", prefix: str = "denied", source: bytes = SOURCE
+    rig: Rig,
+    to: str,
+    port: int = 443,
+    protocol: str = "tcp",
+    *,
+    prefix: str = "denied",
+    source: bytes = SOURCE,
 ) -> Why:
     account = rig.ledger.accounts.get(source)
     found = why(

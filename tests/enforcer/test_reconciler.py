@@ -256,7 +256,9 @@ def test_a_restart_revokes_what_is_no_longer_permitted_and_what_nobody_explains(
     rig.ask("y.example.org", "8.8.8.8")
     journal = rig.folder / "journal"
     journal.write_bytes(
-        b"".join(line for line in journal.read_bytes().splitlines(True) if b"y.example.org" not in line)
+        b"".join(
+            line for line in journal.read_bytes().splitlines(keepends=True) if b"y.example.org" not in line
+        )
     )
     again = rig.killed()
     again.begin().apply(policy(permit("*.example.org")))

@@ -1,0 +1,240 @@
+"""The authority socket: only the resolver's uid, in order, within budgets, one bad peer alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
+from enforcer import link
+from enforcer.link import LinkHub
+from policy.authority import (
+    CountersReported,
+    GrantAnswered,
+    Hello,
+    LookupsRecorded,
+    SnapshotPublished,
+)
+from policy.runtime.clock import now
+from policy.runtime.framing import encode, resolver_decoder
+from tests.enforcer.rig import API, A, KeptRecords, Rig, permit, policy
+
+POLICY = policy(permit("*.example.org"))
+
+
+class _Reports:
+    def __init__(self) -> None:
+        self.lookups = 0
+
+    def lookups_recorded(self, message: LookupsRecorded) -> None:
+        self.lookups += 1
+
+    def counters_reported(self, message: CountersReported) -> None:
+        raise AssertionError("nobody reports here")
+
+
+class _Loop:
+    """A reactor of this test's own, turned by hand."""
+
+    def __init__(self, folder: Path, uid: int) -> None:
+        self.reactor = EPollReactor()  # type: ignore[no-untyped-call]
+        self.rig = Rig(folder).settled_with(POLICY)
+        self.reactor.seconds = self.rig.clock  # the hub asks its reactor for the time
+        self.records, self.reports = KeptRecords(), _Reports()
+        self.pair = socket.socketpair()
+        self.peers: list[_Resolver] = []
+        self.hub = LinkHub(
+            reactor=self.reactor,
+            authority=self.rig.authority,
+            reports=self.reports,
+            records=self.records,
+            uids=frozenset((uid,)),
+            sockets={"udp4": self.pair[0]},
+            version="1",
+            turn_done=lambda: None,
+        )
+        self.folder = folder
+        assert self.rig.authority.snapshot is not None
+        self.hub.publish(self.rig.authority.snapshot.world)
+        link.listen(self.reactor, folder, self.hub, os.getuid())
+
+    def close(self) -> None:
+        """Close everything that the test opened."""
+        for peer in self.peers:
+            peer.peer.close()
+            for descriptor in peer.descriptors:
+                os.close(descriptor)
+        for connected in list(self.hub.links):
+            connected.transport.connectionLost(Failure(ConnectionDone()))
+        for each in self.reactor.removeAll():
+            each.connectionLost(Failure(ConnectionDone()))
+        for internal in list(self.reactor._internalReaders):
+            internal.connectionLost(Failure(ConnectionDone()))
+        self.reactor._poller.close()
+        for end in self.pair:
+            end.close()
+
+    def until(self, what: Callable[[], bool]) -> None:
+        """Turn the loop until something holds, 5 s at most."""
+        deadline = now() + 5
+        while not what():
+            assert now() < deadline
+            self.reactor.runUntilCurrent()
+            self.reactor.doIteration(0.01)
+
+
+class _Resolver:
+    """The other side, as bytes."""
+
+    def __init__(self, loop: _Loop) -> None:
+        self.loop = loop
+        self.peer = socket.socket(socket.AF_UNIX)
+        self.peer.connect(str(loop.folder / "authority.sock"))
+        self.peer.settimeout(0)
+        self.decoder = resolver_decoder()
+        self.got: list[object] = []
+        self.descriptors: list[int] = []
+        self.closed = False
+        loop.peers.append(self)
+
+    def read(self) -> list[object]:
+        while not self.closed:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self.peer, 1 << 16, 8)
+            except BlockingIOError:
+                break
+            except ConnectionResetError:
+                data, descriptors = b"", []
+            self.descriptors += descriptors
+            self.closed = not data
+            self.got += self.decoder.feed(data)
+        return self.got
+
+    def answers(self) -> list[GrantAnswered]:
+        return [each for each in self.read() if isinstance(each, GrantAnswered)]
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[_Loop]:
+    """A hub that serves this process's uid."""
+    made = _Loop(tmp_path, os.getuid())
+    yield made
+    made.close()
+
+
+def test_a_greeting_brings_version_sockets_and_the_snapshot(loop: _Loop) -> None:
+    """In this order, descriptors with the names."""
+    peer = _Resolver(loop)
+    loop.until(lambda: len(peer.read()) == 2)
+    hello, snapshot = peer.got
+    assert hello == Hello("1", ("udp4",))
+    assert isinstance(snapshot, SnapshotPublished)
+    assert snapshot.world.generation == 1
+    assert len(peer.descriptors) == 1
+
+
+def test_another_uid_is_refused(tmp_path: Path) -> None:
+    """Whoever may open the socket: the peer's uid decides."""
+    loop = _Loop(tmp_path, 12345)
+    peer = _Resolver(loop)
+    loop.until(lambda: bool(peer.read() is not None and peer.closed))
+    assert peer.got == []
+    loop.close()
+
+
+def test_requests_are_answered_after_the_snapshot_that_decided_them(loop: _Loop) -> None:
+    """A new generation's snapshot leaves before its first answer."""
+    peer = _Resolver(loop)
+    snapshot = loop.rig.apply(POLICY, private_zones=("a.internal",))
+    loop.hub.publish(snapshot.world)
+    peer.peer.sendall(encode(loop.rig.request("a.example.org", API)))
+    loop.until(lambda: bool(peer.answers()))
+    kinds = [type(each).__name__ for each in peer.got]
+    assert kinds[-2:] == ["SnapshotPublished", "GrantAnswered"]
+    assert peer.answers()[0].generation == snapshot.generation
+    assert peer.answers()[0].outcomes == ("realized",)
+
+
+def test_a_garbage_frame_closes_its_connection_alone(loop: _Loop) -> None:
+    """The neighbour's requests are answered as before."""
+    bad, good = _Resolver(loop), _Resolver(loop)
+    bad.peer.sendall(b"\x00\x00\x00\x05hello" * 100)
+    good.peer.sendall(encode(loop.rig.request("a.example.org", API)))
+    loop.until(lambda: bool(good.answers()) and bad.read() is not None and bad.closed)
+    assert good.answers()[0].outcomes == ("realized",)
+    assert "resolver.refused" in loop.records.events()
+
+
+def test_a_flood_is_taken_in_bounded_turns_and_starves_nobody(loop: _Loop) -> None:
+    """Memory is the queue's bound; the other connection is answered long before the flood ends."""
+    flood, quiet = _Resolver(loop), _Resolver(loop)
+    frame = encode(loop.rig.request("a.example.org", API))
+    sent = 0
+    most = 0
+    data = frame * 20_000
+    quiet.peer.sendall(encode(loop.rig.request("b.example.org", API)))
+
+    def turn() -> bool:
+        nonlocal sent, most
+        with contextlib.suppress(BlockingIOError):
+            sent += flood.peer.send(data[sent : sent + (1 << 16)])
+        flood.read()
+        most = max(most, loop.hub.pending)
+        return bool(quiet.answers())
+
+    loop.until(turn)
+    assert len(flood.answers()) < 20_000
+    assert most <= link.MAX_QUEUED + (1 << 16) // len(frame) + 1
+
+
+def test_a_resolver_that_never_reads_is_not_served_further(loop: _Loop) -> None:
+    """Its answers would pile up here; instead its requests wait there."""
+    peer = _Resolver(loop)
+    frame = encode(loop.rig.request("a.example.org", API)) * 500
+    loop.until(lambda: len(loop.hub.links) == 1)
+
+    def stuck() -> bool:
+        try:
+            peer.peer.send(frame)
+        except BlockingIOError:
+            return not loop.hub.links[0].writable
+        return False
+
+    loop.until(stuck)
+    answered = sum(loop.rig.authority.outcomes.values())
+    for _ in range(20):
+        loop.reactor.runUntilCurrent()
+        loop.reactor.doIteration(0)
+    assert sum(loop.rig.authority.outcomes.values()) == answered
+
+
+def test_a_request_for_a_pod_to_come_waits_and_is_refused_in_the_end(tmp_path: Path) -> None:
+    """It never hangs: admitted or not, it is answered within its time."""
+    loop = _Loop(tmp_path, os.getuid())
+    new = A.__class__(namespace="mcp", name="new", uid="uid-new", addresses=("100.64.0.9",))
+    loop.rig.apply(POLICY, pods=(A, new))
+    peer = _Resolver(loop)
+    peer.peer.sendall(encode(loop.rig.request("a.example.org", API, pod=new)))
+
+    def answered() -> bool:
+        loop.rig.clock.at += 0.02
+        return bool(peer.answers())
+
+    begun = loop.rig.clock.at
+    loop.until(answered)
+    assert loop.rig.clock.at - begun == pytest.approx(link.WAIT_S, abs=0.5)
+    assert peer.answers()[0].outcomes == ("failed",)
+    peer.peer.sendall(encode(loop.rig.request("a.example.org", API, pod=new)))
+    loop.until(lambda: loop.hub.pending == 1)
+    loop.rig.run_threads()
+    loop.hub.admitted()
+    loop.until(lambda: len(peer.answers()) == 2)
+    assert peer.answers()[1].outcomes == ("realized",)
+    loop.close()
