@@ -89,8 +89,10 @@ def _follow(
     seen = {name}
     at = name
     while True:
-        raw = next((raw for raw in section.by_owner.get(at, ()) if raw.rtype == CNAME), None)
-        if raw is None:
+        for raw in section.by_owner.get(at, ()):
+            if raw.rtype == CNAME:
+                break
+        else:
             return tuple(chain), raws
         at = read_target(wire, raw)
         if at in seen or len(chain) == MAX_CHAIN:

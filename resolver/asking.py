@@ -7,6 +7,7 @@ address counts as realized only if it is for every source address that was asked
 from __future__ import annotations
 
 from policy.authority import GrantAnswered, GrantRequested
+from policy.pods import Pod
 from resolver.effects import AskGrants, Effect
 from resolver.exchange import Exchange
 
@@ -15,13 +16,13 @@ class Asking:
     """The grants of one answer: one request for each source address; ``exchange`` None: a renewal."""
 
     __slots__ = (
-        "addresses", "asked_at", "exchange", "generation", "ids", "name", "reason", "refused", "uid", "until",
+        "addresses", "asked_at", "exchange", "generation", "ids", "name", "pod", "reason", "refused", "until",
     )  # fmt: skip
 
     def __init__(
-        self, uid: str, name: str, addresses: tuple[bytes, ...], exchange: Exchange | None, now: float
+        self, pod: Pod, name: str, addresses: tuple[bytes, ...], exchange: Exchange | None, now: float
     ) -> None:
-        self.uid = uid
+        self.pod = pod
         self.name = name
         self.addresses = addresses
         self.exchange = exchange
@@ -57,7 +58,7 @@ class Askings:
             self._by_id[ident] = asking
             asking.ids.add(ident)
             request = GrantRequested(
-                ident, generation, asking.uid, source, asking.name, asking.addresses, ttl_s
+                ident, generation, asking.pod.uid, source, asking.name, asking.addresses, ttl_s
             )
             out.append(AskGrants(request))
 

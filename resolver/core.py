@@ -187,7 +187,7 @@ class Core:
                 self._begin(exchange, now, out)
             return
         was = exchange.pod
-        if was is not None and (pod is None or pod.uid != was.uid):
+        if was is not None and (pod is None or (pod.uid, pod.key) != (was.uid, was.key)):
             self._discard(exchange)
             return
         self._holds.forget(exchange)
@@ -226,7 +226,9 @@ class Core:
         elif cached is not None and state == "failed":
             self._deliver_failure(exchange, verdict, cached, now, out)
         elif not self._tunnels(exchange, verdict, now, out):
-            due_at = exchange.received_at + self._settings.deadline_s
+            # the question to the upstreams is due before an exchange that begins with it
+            begins = exchange.received_at == now
+            due_at = float("inf") if begins else exchange.received_at + self._settings.deadline_s
             if self._flights.keep(exchange, Stage.LOOKING, due_at, now, out):
                 begun = self._lookups.ask(key, verdict.group, owner, exchange, now)
                 if begun is not None:

@@ -63,7 +63,8 @@ class Flights:
         exchange.stage = stage
         if exchange.due_at != due_at:
             exchange.due_at = due_at
-            heapq.heappush(self._due, (due_at, next(self._order), exchange))
+            if due_at < float("inf"):
+                heapq.heappush(self._due, (due_at, next(self._order), exchange))
         return True
 
     def schedule(self, at: float, lookup: int) -> None:

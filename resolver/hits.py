@@ -30,7 +30,7 @@ class Hit:
         self, wire: bytes, offsets: tuple[int, ...], until: float, expires_at: float, tally: list[int]
     ) -> None:
         self.tail = wire[2:]
-        self.offsets = tuple(offset - 2 for offset in offsets)
+        self.offsets = offsets
         self.until = until
         self.expires_at = expires_at
         self.patch_at = 0.0
@@ -42,7 +42,7 @@ class Hit:
         packed = _TTL.pack(ttl_s)
         tail = bytearray(self.tail)
         for offset in self.offsets:
-            tail[offset : offset + 4] = packed
+            tail[offset - 2 : offset + 2] = packed
         self.tail = bytes(tail)
         self.patch_at = self.expires_at - ttl_s
 

@@ -61,10 +61,10 @@ class Holds:
         if not draft.asked or pod is None:
             self._send(exchange, draft, float("inf"), now, out)
             return
-        until = self._realized.until(pod.uid, filtered.verdict.name, draft.asked)
+        until = self._realized.until(pod.addresses, filtered.verdict.name, draft.asked)
         if until - now >= ttl_s:
             if until - now < ttl_s + self.settings.grace_s / 2:
-                self._renew(pod.uid, exchange, draft, now, out)
+                self._renew(exchange, draft, now, out)
             self._send(exchange, draft, until, now, out)
             return
         exchange.draft = draft
@@ -102,11 +102,11 @@ class Holds:
         exchange = asking.exchange
         realized = asking.realized
         if exchange is None:
-            self._realized.end_renewal(asking.uid, asking.name, asking.addresses[0])
+            self._realized.end_renewal(asking.pod.addresses, asking.name, asking.addresses[0])
         elif asking.generation > decisions.snapshot.generation:
             return  # the snapshot that decided is on its way, and decides this exchange again
         if realized:
-            self._realized.add(asking.uid, asking.name, realized, asking.until)
+            self._realized.add(asking.pod.addresses, asking.name, realized, asking.until)
         if exchange is None:
             return
         del self._held[exchange]
@@ -130,18 +130,18 @@ class Holds:
         pod, decisions = exchange.pod, self.decisions
         if not self._has_authority or pod is None or decisions is None:
             return
-        asking = Asking(pod.uid, draft.filtered.verdict.name, draft.asked, exchange, now)
+        asking = Asking(pod, draft.filtered.verdict.name, draft.asked, exchange, now)
         self._held[exchange] = asking
         sources = decisions.sources(pod, exchange.query.qtype)
         self._askings.ask(asking, sources, draft.body.ttl, decisions.snapshot.generation, out)
 
-    def _renew(self, uid: str, exchange: Exchange, draft: Draft, now: float, out: list[Effect]) -> None:
+    def _renew(self, exchange: Exchange, draft: Draft, now: float, out: list[Effect]) -> None:
         pod, decisions = exchange.pod, self.decisions
         name = draft.filtered.verdict.name
         if not self._has_authority or pod is None or decisions is None:
             return
-        if self._realized.begin_renewal(uid, name, draft.asked[0]):
-            asking = Asking(uid, name, draft.asked, None, now)
+        if self._realized.begin_renewal(pod.addresses, name, draft.asked[0]):
+            asking = Asking(pod, name, draft.asked, None, now)
             sources = decisions.sources(pod, exchange.query.qtype)
             self._askings.ask(asking, sources, draft.body.ttl, decisions.snapshot.generation, out)
 

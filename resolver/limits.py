@@ -6,8 +6,9 @@ Owns one Meter per pod. Never answers. Invariant: memory per pod is bounded, wha
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 
-from policy.names import registrable_domain
+from policy.names import public_suffix, registrable_domain
 from resolver.core_settings import CoreSettings
 
 MAX_DOMAINS = 1024
@@ -50,7 +51,7 @@ class Meter:
 
     def count_name(self, name: str, now: float, settings: CoreSettings) -> str:
         """Count a distinct name; return its registrable domain if that has had too many, else ""."""
-        domain = registrable_domain(name)
+        domain = _domain_below(name.partition(".")[2]) or registrable_domain(name)
         names = self._domains.get(domain)
         if names is None:
             if len(self._domains) >= MAX_DOMAINS:
@@ -65,6 +66,12 @@ class Meter:
             return domain
         names[name] = now
         return ""
+
+
+@lru_cache(maxsize=16384)
+def _domain_below(parent: str) -> str:
+    """Registrable domain of the names right below ``parent``; "" where each is one of its own."""
+    return "" if public_suffix(parent) == parent else registrable_domain(parent)
 
 
 class Meters:

@@ -10,26 +10,36 @@ from collections.abc import Iterable
 
 MAX_PER_POD = 65536
 """Addresses remembered per pod; more empties that pod's table, and its next answers are held."""
+NEVER = float("-inf")
+
+Pod = tuple[str, ...]
+"""A pod by its addresses: a uid could be written twice, an address belongs to one pod only."""
 
 
 class Realized:
-    """Until when each address is open, by pod uid and name."""
+    """Until when each address is open, by the pod's addresses and name."""
 
     def __init__(self) -> None:
-        self._pods: dict[str, dict[tuple[str, bytes], float]] = {}
-        self._renewing: set[tuple[str, str, int]] = set()
+        self._pods: dict[Pod, dict[tuple[str, bytes], float]] = {}
+        self._renewing: set[tuple[Pod, str, int]] = set()
 
-    def until(self, uid: str, name: str, addresses: Iterable[bytes]) -> float:
+    def until(self, pod: Pod, name: str, addresses: Iterable[bytes]) -> float:
         """The instant until which all the addresses are open; ``-inf`` if one never was."""
-        known = self._pods.get(uid)
+        known = self._pods.get(pod)
         if known is None:
-            return float("-inf")
-        never = float("-inf")
-        return min((known.get((name, address), never) for address in addresses), default=never)
+            return NEVER
+        least = float("inf")
+        for address in addresses:
+            until = known.get((name, address), NEVER)
+            if until < least:
+                if until == NEVER:
+                    return NEVER
+                least = until
+        return least
 
-    def add(self, uid: str, name: str, addresses: Iterable[bytes], until: float) -> None:
+    def add(self, pod: Pod, name: str, addresses: Iterable[bytes], until: float) -> None:
         """Remember realized addresses, the later instant of two counting."""
-        known = self._pods.setdefault(uid, {})
+        known = self._pods.setdefault(pod, {})
         if len(known) >= MAX_PER_POD:
             known.clear()
         for address in addresses:
@@ -37,17 +47,17 @@ class Realized:
             if until > known.get(key, 0.0):
                 known[key] = until
 
-    def begin_renewal(self, uid: str, name: str, address: bytes) -> bool:
+    def begin_renewal(self, pod: Pod, name: str, address: bytes) -> bool:
         """Say whether a renewal is to be asked for: none is under way for this pod, name and family."""
-        key = (uid, name, len(address))
+        key = (pod, name, len(address))
         if key in self._renewing:
             return False
         self._renewing.add(key)
         return True
 
-    def end_renewal(self, uid: str, name: str, address: bytes) -> None:
+    def end_renewal(self, pod: Pod, name: str, address: bytes) -> None:
         """Note that the renewal was answered."""
-        self._renewing.discard((uid, name, len(address)))
+        self._renewing.discard((pod, name, len(address)))
 
     def end_renewals(self) -> None:
         """Note that no renewal will be answered."""

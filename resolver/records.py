@@ -39,36 +39,33 @@ def read_name(wire: bytes, at: int) -> tuple[bytes, int]:
 
     Raises WireError for pointers that do not point backwards (loops), for names over 255 octets.
     """
-    labels = []
-    total = 1
+    runs = b""
     after = -1
-    floor = at
+    floor = start = at
     jumps = 0
     try:
-        while True:
-            length = wire[at]
-            if not length:
-                labels.append(b"\x00")
-                return b"".join(labels).lower(), after if after >= 0 else at + 1
-            if length >= 0xC0:
-                target = (length & 0x3F) << 8 | wire[at + 1]
-                if after < 0:
-                    after = at + 2
-                jumps += 1
-                if target >= floor or jumps > MAX_JUMPS:
-                    raise WireError(f"compression loop at octet {at}")
-                floor = at = target
+        while length := wire[at]:
+            if length < 64:
+                at += length + 1
+                if at - start > 254:
+                    raise WireError(f"name too long at octet {at}")
                 continue
-            if length > 63:
+            if length < 0xC0:
                 raise WireError(f"label type at octet {at}")
-            total += length + 1
-            label = wire[at : at + length + 1]
-            if total > 255 or len(label) <= length:
-                raise WireError(f"name too long at octet {at}")
-            labels.append(label)
-            at += length + 1
+            target = (length & 0x3F) << 8 | wire[at + 1]
+            jumps += 1
+            if target >= floor or jumps > MAX_JUMPS:
+                raise WireError(f"compression loop at octet {at}")
+            runs += wire[start:at]
+            if after < 0:
+                after = at + 2
+            floor = start = at = target
     except IndexError:
         raise WireError("name beyond the end") from None
+    name = (runs + wire[start : at + 1]).lower()
+    if len(name) > 255:
+        raise WireError(f"name too long at octet {at}")
+    return name, after if after >= 0 else at + 1
 
 
 class Section(NamedTuple):
@@ -81,7 +78,7 @@ class Section(NamedTuple):
 def read_section(wire: bytes, at: int, count: int) -> Section:
     """Read ``count`` records from ``at``; raises WireError if they do not all fit."""
     by_owner: dict[bytes, list[RawRecord]] = {}
-    pointed: dict[bytes, bytes] = {}
+    pointed: dict[bytes, bytes] = {}  # pointers seen before: most owners are one
     size = len(wire)
     for _ in range(count):
         start = wire[at : at + 2]
@@ -100,7 +97,11 @@ def read_section(wire: bytes, at: int, count: int) -> Section:
         if at + length > size:
             raise WireError(f"RDATA beyond the end at octet {at}")
         if rclass == 1:
-            by_owner.setdefault(owner, []).append(RawRecord(rtype, ttl, at, length))
+            record = RawRecord(rtype, ttl, at, length)
+            if owner in by_owner:
+                by_owner[owner].append(record)
+            else:
+                by_owner[owner] = [record]
         at += length
     return Section(by_owner, at)
 

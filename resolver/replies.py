@@ -128,7 +128,7 @@ def _write_opt(query: Query, rcode: int, edes: Sequence[Ede]) -> bytes:
 class _Section:
     """Records being written, with the offsets that later names may point to."""
 
-    __slots__ = ("addresses_end", "at", "owners", "parts", "seen", "ttl", "ttl_offsets")
+    __slots__ = ("addresses_end", "at", "name", "owners", "parts", "seen", "ttl", "ttl_offsets")
 
     def __init__(self, name: bytes, start: int, ttl: int) -> None:
         self.parts: list[bytes] = []
@@ -138,13 +138,15 @@ class _Section:
         self.owners: list[bytes] = [b"\xc0\x0c"]
         self.addresses_end = start
         self.seen: dict[bytes, int] = {}
-        if name:
-            self.compress(name, 12)
+        self.name = name
 
     def compress(self, name: bytes, at: int) -> bytes:
         """Compress a name that will stand at ``at`` and remember its suffixes (RFC 1035, 4.1.4)."""
-        index = 0
         seen = self.seen
+        if self.name:
+            question, self.name = self.name, b""
+            self.compress(question, 12)
+        index = 0
         while name[index]:
             suffix = name[index:]
             known = seen.get(suffix)

@@ -62,7 +62,7 @@ class Decisions:
         self._nodes = frozenset(map(to_packed, snapshot.world.node_addresses))
         self._pods = union_of((*snapshot.world.cluster_cidrs, *settings.pod_cidrs))
         self._anywhere = not (snapshot.world.cluster_cidrs or settings.pod_cidrs)
-        self._sources: dict[str, tuple[tuple[bytes, ...], tuple[bytes, ...]]] = {}
+        self._sources: dict[tuple[str, ...], tuple[tuple[bytes, ...], tuple[bytes, ...]]] = {}
 
     def asker(self, source: bytes) -> tuple[Asker, Pod | None]:
         """Say who asks from a packed address; ``unknown`` may become a pod, ``other`` never will."""
@@ -77,12 +77,12 @@ class Decisions:
 
     def sources(self, pod: Pod, qtype: int) -> tuple[bytes, ...]:
         """Packed addresses of the pod in the family of ``qtype`` (A or AAAA), where it is enforced."""
-        found = self._sources.get(pod.uid)
+        found = self._sources.get(pod.addresses)
         if found is None:
             packed = [to_packed(text) for text in pod.addresses]
             v4 = tuple(address for address in packed if len(address) == 4)
             v6 = tuple(address for address in packed if len(address) == 16)
-            found = self._sources[pod.uid] = (v4, v6 if self._settings.ipv6_enforced else ())
+            found = self._sources[pod.addresses] = (v4, v6 if self._settings.ipv6_enforced else ())
         return found[0] if qtype == A else found[1]
 
     def plain(self, name_wire: bytes, qtype: int) -> Verdict:
