@@ -8,6 +8,7 @@ silence, any bytes from an upstream give effects; one deadline from receipt boun
 from __future__ import annotations
 
 from policy.authority import GrantAnswered
+from policy.pods import Pod
 from policy.snapshot import Snapshot
 from resolver.answers import Answer
 from resolver.cache import Cached
@@ -18,7 +19,7 @@ from resolver.filtering import Filtered, filter_answer
 from resolver.flights import Flights, record
 from resolver.hits import Hits
 from resolver.holds import Holds
-from resolver.limits import Meters
+from resolver.limits import Meter, Meters
 from resolver.lookups import NO_REACHABLE_AUTHORITY, Lookups
 from resolver.messages import ANY, IN, NOERROR, NXDOMAIN, REFUSED, Query, parse_query
 from resolver.replies import EMPTY, Body, Ede, negative, write_error, write_reply
@@ -59,10 +60,9 @@ class Core:
             out.append(Reply(client, self._protocol_error(query, client)))
             return out
         pod = self._decisions.snapshot.pod_at(client.source) if self._decisions else None
-        meter = self._meters.of(pod.uid if pod is not None else client.source)
-        exchange = Exchange(query, wire, client, meter, now)
+        exchange = Exchange(query, wire, client, self._meter(pod, client.source), now)
         exchange.pod = pod
-        if not meter.take(now, self._settings.queries_per_second):
+        if not exchange.meter.take(now, self._settings.queries_per_second):
             self._flights.refuse(exchange, "rate limit", now, out)
             return out
         self._begin(exchange, now, out)
@@ -156,6 +156,13 @@ class Core:
         self._tallies.of("error", query.qtype, client.transport)[0] += 1
         rcode = query.rcode or REFUSED
         return write_error(query, rcode, NOT_SUPPORTED if rcode == REFUSED else None)
+
+    def _meter(self, pod: Pod | None, source: bytes) -> Meter:
+        """The pod's meter, whichever of its addresses it asks from; the node itself has no limits."""
+        if pod is not None:
+            return self._meters.of(pod.uid)
+        is_node = self._decisions is not None and self._decisions.is_node(source)
+        return self._meters.of(source, limited=not is_node)
 
     def _apply(self, decisions: Decisions, now: float, out: list[Effect]) -> None:
         self._decisions = self._holds.decisions = decisions

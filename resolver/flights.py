@@ -53,10 +53,11 @@ class Flights:
     def keep(self, exchange: Exchange, stage: Stage, due_at: float, now: float, out: list[Effect]) -> bool:
         """Let an exchange wait in a stage until ``due_at``; False: its client has too many, it is refused."""
         if exchange.stage is Stage.ARRIVED:
-            if exchange.meter.in_flight >= self.per_pod or len(self._exchanges) >= MAX_IN_FLIGHT:
+            meter = exchange.meter
+            if (meter.limited and meter.in_flight >= self.per_pod) or len(self._exchanges) >= MAX_IN_FLIGHT:
                 self.refuse(exchange, "in-flight limit", now, out)
                 return False
-            exchange.meter.in_flight += 1
+            meter.in_flight += 1
             self._exchanges[exchange.key] = exchange
             if exchange.client.transport == "tcp":
                 self._connections.setdefault(exchange.client.via, set()).add(exchange.key)

@@ -13,6 +13,7 @@ from resolver.core_settings import CoreSettings
 
 MAX_DOMAINS = 1024
 """Registrable domains counted per pod; beyond, the one first asked for is forgotten."""
+UNLIMITED = 1 << 40
 MAX_METERS = 65536
 """Clients that are counted; beyond, those with nothing in flight are forgotten."""
 
@@ -20,9 +21,10 @@ MAX_METERS = 65536
 class Meter:
     """One pod's counts. The hot path reads ``left`` and ``window_end`` itself."""
 
-    __slots__ = ("_domains", "in_flight", "left", "refused_at", "window_end")
+    __slots__ = ("_domains", "in_flight", "left", "limited", "refused_at", "window_end")
 
-    def __init__(self) -> None:
+    def __init__(self, *, limited: bool = True) -> None:
+        self.limited = limited
         self.left = 0
         self.window_end = 0.0
         self.in_flight = 0
@@ -33,7 +35,7 @@ class Meter:
         """Count one query; False if this second's are used up."""
         if now >= self.window_end:
             self.window_end = now + 1.0
-            self.left = per_second
+            self.left = per_second if self.limited else UNLIMITED
         self.left -= 1
         return self.left >= 0
 
@@ -83,13 +85,13 @@ class Meters:
     def __len__(self) -> int:
         return len(self._meters)
 
-    def of(self, asker: str | bytes) -> Meter:
-        """Return the asker's meter."""
+    def of(self, asker: str | bytes, *, limited: bool = True) -> Meter:
+        """Return the asker's meter; the node itself is not ``limited``."""
         meter = self._meters.get(asker)
         if meter is None:
             if len(self._meters) >= MAX_METERS:
                 self.keep(())
-            meter = self._meters[asker] = Meter()
+            meter = self._meters[asker] = Meter(limited=limited)
         return meter
 
     def keep(self, uids: Collection[str]) -> None:

@@ -69,11 +69,15 @@ class Decisions:
         pod = self.snapshot.pod_at(source)
         if pod is not None:
             return ("governed" if pod.governed and not pod.host_network else "plain"), pod
-        if source in self._nodes or _is_loopback(source):
+        if self.is_node(source):
             return "plain", None
         if self._anywhere or self._pods.has(source):
             return "unknown", None
         return "other", None
+
+    def is_node(self, source: bytes) -> bool:
+        """Say whether a packed address is a node's own."""
+        return source in self._nodes or _is_loopback(source)
 
     def sources(self, pod: Pod, qtype: int) -> tuple[bytes, ...]:
         """Packed addresses of the pod in the family of ``qtype`` (A or AAAA), where it is enforced."""

@@ -1,0 +1,145 @@
+"""The core as its adapters see it: deadlines, counts, reloads. Its decisions are in tests/scenarios."""
+
+from __future__ import annotations
+
+import dns.message
+import dns.rrset
+
+from policy.authority import GrantAnswered
+from resolver.core import AskGrants, AskUpstream, Client, Core, CoreSettings, Reply
+from tests.scenarios.stage import Stage
+from tests.scenarios.worlds import read_world
+
+WORLD = read_world(["pod t/a 10.0.0.2", "permit t/p/r *.example.com"], 1)
+SOURCE = bytes((10, 0, 0, 2))
+
+
+def client(port=4000, transport="udp", via=1):
+    return Client(SOURCE, port, bytes((9, 9, 9, 9)), transport, via)
+
+
+def query(name, rtype="A", number=1):
+    return dns.message.make_query(name, rtype, id=number).to_wire()
+
+
+def answer(name, *addresses):
+    response = dns.message.make_response(dns.message.make_query(name, "A"))
+    response.answer.append(dns.rrset.from_text(f"{name}.", 60, "IN", "A", *addresses))
+    return response.to_wire()
+
+
+def a_stage(**changes):
+    stage = Stage()
+    stage.core = Core(CoreSettings(**changes))
+    stage.publish(WORLD)
+    return stage
+
+
+def resolve(core, name, now=0.0):
+    """From a query to its reply, everything realized at once."""
+    (ask,) = core.query_received(query(name), client(), now)
+    (grant,) = core.upstream_answered(ask.id, answer(name, "1.1.1.1"), now)
+    (reply,) = core.grants_answered(GrantAnswered(grant.request.id, 1, ("realized",), 120.0), now)
+    return reply
+
+
+def test_nothing_is_due_when_nothing_waits():
+    """Deadlines come with what waits and go with it: an idle core sets no timer for long."""
+    core = a_stage().core
+    assert core.next_deadline() is None
+    core.query_received(query("www.example.com"), client(), 0.0)
+    assert core.next_deadline() == 1.8
+    assert core.deadline_passed(1.7) == []
+    (reply,) = core.deadline_passed(1.8)
+    assert isinstance(reply, Reply)
+    assert core.next_deadline() is None
+    assert core.in_flight == 0
+
+
+def test_hold_is_bounded_by_the_deadline():
+    """An answer that comes late leaves its grants the rest of the deadline, not a whole hold."""
+    core = a_stage().core
+    (ask,) = core.query_received(query("www.example.com"), client(), 0.0)
+    core.upstream_answered(ask.id, answer("www.example.com", "1.1.1.1"), 1.7)
+    core.deadline_passed(1.8)
+    assert core.next_deadline() == 2.0
+
+
+def test_unknown_ids_are_nothing():
+    """Answers to questions that nobody asked, or that are over, have no effect."""
+    core = a_stage().core
+    assert core.upstream_answered(77, answer("www.example.com", "1.1.1.1"), 0.0) == []
+    assert core.upstream_failed(77, 22, 0.0) == []
+    assert core.grants_answered(GrantAnswered(77, 1, ("realized",), 60.0), 0.0) == []
+    core.connection_closed(5, 0.0)
+
+
+def test_counts():
+    """Questions are counted by verdict, type and transport, hits too; a drained count begins anew."""
+    core = a_stage().core
+    resolve(core, "www.example.com")
+    assert core.hit(query("www.example.com", number=9), SOURCE, 0.1) is not None
+    core.query_received(query("attacker.test", "TXT"), client(transport="tcp"), 0.0)
+    core.query_received(query("attacker.test", "TYPE65280"), client(), 0.0)
+    core.query_received(b"\x00" * 12, client(), 0.0)
+    report = core.drain()
+    assert report.counters == {
+        'nameward_dns_queries_total{verdict="permitted",qtype="A",transport="udp"}': 2.0,
+        'nameward_dns_queries_total{verdict="blocked",qtype="TXT",transport="tcp"}': 1.0,
+        'nameward_dns_queries_total{verdict="blocked",qtype="other",transport="udp"}': 1.0,
+        'nameward_dns_queries_total{verdict="error",qtype="other",transport="udp"}': 1.0,
+    }
+    assert report.gauges == {"nameward_dns_cache_entries": 1.0}
+    assert set(report.durations_s) == {
+        'nameward_dns_request_seconds{path="miss"}',
+        'nameward_dns_request_seconds{path="blocked"}',
+        "nameward_hold_seconds",
+    }
+    assert core.drain().counters == {}
+
+
+def test_a_reload_is_decided_again():
+    """Other settings hold at once: for what waits, for what is prepared, and the cache stays."""
+    core = a_stage().core
+    resolve(core, "www.example.com")
+    (ask,) = core.query_received(query("x.example.com", number=5), client(4001), 0.0)
+    settings = CoreSettings(query_types=("AAAA",), max_ttl_s=10)
+    (reply,) = core.settings_changed(settings, 0.5)
+    assert not dns.message.from_wire(reply.wire).answer
+    assert core.hit(query("www.example.com"), SOURCE, 0.5) is None
+    (grant,) = core.settings_changed(CoreSettings(max_ttl_s=10), 0.5) or core.query_received(
+        query("www.example.com"), client(), 0.5
+    )
+    assert isinstance(grant, AskGrants)
+    assert grant.request.ttl_s == 10
+    assert isinstance(ask, AskUpstream)
+
+
+def test_upstream_questions_are_built_afresh():
+    """What goes upstream is name, type and DO: no option, flag or class of the client's."""
+    core = a_stage().core
+    asked = dns.message.make_query("WWW.Example.com", "A", want_dnssec=True)
+    asked.flags |= dns.flags.CD
+    asked.use_edns(0, dns.flags.DO, 4096, options=[dns.edns.ECSOption("1.2.3.4")])
+    (ask,) = core.query_received(asked.to_wire(), client(), 0.0)
+    assert ask._asdict() == {
+        "id": 1,
+        "name": b"\x03www\x07example\x03com\x00",
+        "qtype": 1,
+        "do": True,
+        "group": "outside",
+        "deadline_at": 1.8,
+    }
+
+
+def test_a_pods_flood_leaves_others_alone():
+    """A pod that asks without end has its limit of questions in flight; another pod is answered."""
+    stage = a_stage(queries_in_flight=10, queries_per_second=1_000_000, distinct_names=1_000_000)
+    stage.publish(read_world(["pod t/a 10.0.0.2", "pod t/b 10.0.0.3", "permit t/p/r *.example.com"], 2))
+    core = stage.core
+    for number in range(5000):
+        core.query_received(query(f"x{number}.example.com"), client(), 0.0)
+    assert core.in_flight == 10
+    other = client()._replace(source=bytes((10, 0, 0, 3)))
+    (ask,) = core.query_received(query("www.example.com"), other, 0.0)
+    assert isinstance(ask, AskUpstream)
