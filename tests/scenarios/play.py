@@ -307,7 +307,7 @@ class Script:
         for number in range(int(count)):
             wire = dns.message.make_query(name.replace("#", str(number)), qtype, id=number).to_wire()
             client = Client(to_packed(source), 50000 + number % 10000, to_packed("10.96.0.10"), "udp", 1)
-            label = f"flood-{number}"
+            label = f"flood-{source}-{number}"
             stage.clients[label] = (client, wire)
             stage.take(stage.core.query_received(wire, client, stage.now))
             reply = stage.replies.pop(label, None)
