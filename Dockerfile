@@ -13,9 +13,10 @@ RUN python3 -m venv --system-site-packages /opt/nameward/.venv \
     && /opt/nameward/.venv/bin/python -m pip install --no-cache-dir /src
 
 FROM debian:trixie-slim
-# nftables and seccomp come from the distribution: their bindings match its libraries.
+# nftables and seccomp come from the distribution: their bindings match its libraries. netbase: names of protocols.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates python3 python3-nftables python3-seccomp nftables \
+    && apt-get install -y --no-install-recommends ca-certificates netbase nftables \
+        python3 python3-nftables python3-seccomp \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 65353 --no-create-home --shell /usr/sbin/nologin nameward-resolver
 COPY --from=build /opt/nameward /opt/nameward

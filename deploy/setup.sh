@@ -10,7 +10,8 @@
 # configuration for where packages come from.
 set -euo pipefail
 
-readonly RUN_PACKAGES=(python3 python3-venv python3-nftables python3-seccomp nftables iproute2 util-linux nsd ca-certificates)
+readonly RUN_PACKAGES=(python3 python3-venv python3-nftables python3-seccomp nftables netbase iproute2
+    util-linux nsd ca-certificates)
 readonly TEST_PACKAGES=(make gcc libc6-dev musl-tools bind9-dnsutils knot-dnsutils conntrack tcpdump nodejs procps)
 readonly POLICY=/usr/sbin/policy-rc.d
 readonly PYTHON=/usr/bin/python3
