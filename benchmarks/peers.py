@@ -77,7 +77,8 @@ def upstream(folder: Path, names: int) -> Iterator[None]:
     )
     (folder / "nsd.conf").write_text(
         f'server:\n ip-address: 127.0.0.1@{UPSTREAM_PORT}\n username: root\n chroot: ""\n server-count: 1\n'
-        f' pidfile: {folder}/nsd.pid\n xfrdfile: {folder}/xfrd\n zonelistfile: {folder}/zones\n database: ""\n'
+        f" pidfile: {folder}/nsd.pid\n xfrdfile: {folder}/xfrd\n zonelistfile: {folder}/zones\n"
+        f' database: ""\n'
         f"remote-control:\n control-enable: no\n"
         f"zone:\n name: {ZONE}\n zonefile: {folder}/zone\n"
     )
@@ -126,8 +127,10 @@ def dnsmasq(folder: Path, *, nftset: bool = False) -> Iterator[Peer]:
 def unbound(folder: Path) -> Iterator[Peer]:
     """Debian's Unbound as a forwarder."""
     (folder / "unbound.conf").write_text(
-        f"server:\n interface: {NODE_ADDRESSES[0]}\n access-control: 0.0.0.0/0 allow\n do-not-query-localhost: no\n"
-        f' do-daemonize: no\n username: ""\n chroot: ""\n directory: "{folder}"\n pidfile: ""\n use-syslog: no\n'
+        f"server:\n interface: {NODE_ADDRESSES[0]}\n access-control: 0.0.0.0/0 allow\n"
+        f" do-not-query-localhost: no\n"
+        f' do-daemonize: no\n username: ""\n chroot: ""\n directory: "{folder}"\n pidfile: ""\n'
+        f" use-syslog: no\n"
         f' module-config: "iterator"\n num-threads: 1\n msg-cache-size: 64m\n rrset-cache-size: 64m\n'
         f'forward-zone:\n name: "."\n forward-addr: 127.0.0.1@{UPSTREAM_PORT}\n'
         f"remote-control:\n control-enable: no\n"
@@ -172,7 +175,8 @@ def nameward(folder: Path) -> Iterator[Peer]:
         f"policy: {{manifests: [{manifests}], governedNamespaces: [bench]}}\n"
         f'dns: {{upstreams: ["127.0.0.1:{UPSTREAM_PORT}"]}}\n'
         f'enforcement: {{podInterfaces: [vpod], clusterCIDRs: [10.66.0.0/24, "fd66::/64"]}}\n'
-        f"limits: {{queriesPerSecond: 1000000, queriesInFlight: 4096, distinctNames: 1000000/10m, grantsPerPod: 1000000}}\n"
+        f"limits: {{queriesPerSecond: 1000000, queriesInFlight: 4096, distinctNames: 1000000/10m,"
+        f" grantsPerPod: 1000000}}\n"
         f'metrics: {{listen: "127.0.0.1:9153"}}\n'
     )
     command = str(Path(sys.executable).parent / "nameward")

@@ -22,20 +22,27 @@ import peers
 from topology import NODE, POD, run, topology
 
 CACHED_NAMES, CACHED_QUERIES, MISSED_NAMES = 100, 200_000, 20_000
+HELD_FROM, HELD_NAMES, HELD_RATE = 1000 + MISSED_NAMES, 5_000, 500
+"""Names and queries a second by which the hold is measured: a busy pod, not a flooded one."""
+ALL_NAMES = HELD_FROM + HELD_NAMES
 FOREIGN_CHAINS = 2_000
 """Chains in somebody else's table, as kube-proxy has them in nftables mode with some hundred Services."""
 SLOW_MISSED_NAMES = 1_000
 """Misses for `dnsmasq --nftset` beside them: milliseconds each."""
 
 
-def ask(folder: Path, peer: peers.Peer, names: range, times: int, window: int) -> dict[str, float]:
-    """Ask every name ``times`` times; return CPU a query (µs), answers a second, share answered."""
+def ask(
+    folder: Path, peer: peers.Peer, names: range, *, times: int, window: int, rate: int = 1_000_000
+) -> dict[str, float]:
+    """Ask every name ``times`` times, ``window`` at once, ``rate`` a second at most.
+
+    Returns CPU a query (µs), answers a second, the share answered and the mean latency (ms).
+    """
     (folder / "questions").write_text("".join(f"h{i}.{peers.ZONE} A\n" for i in names))
     before_s = peers.cpu_s(peer.processes)
-    out = run(
-        "dnsperf", "-s", peer.address, "-d", str(folder / "questions"), "-n", str(times), "-c", "4", "-q", str(window),
-        netns=POD,
-    )  # fmt: skip
+    questions = str(folder / "questions")
+    load = ["-n", str(times), "-c", "4", "-q", str(window), "-Q", str(rate)]
+    out = run("dnsperf", "-s", peer.address, "-d", questions, *load, netns=POD)
     used_s = peers.cpu_s(peer.processes) - before_s
 
     def figure(label: str) -> float:
@@ -76,18 +83,26 @@ Start = Callable[[Path], AbstractContextManager[peers.Peer]]
 Row = dict[str, Any]
 
 
-def measure(start: Start, misses: int, *, cached: bool = True) -> Row:
-    """Start one server, ask it names it never saw and then the same few, and return its figures."""
-    with tempfile.TemporaryDirectory() as name:
+def measure(start: Start, misses: int, *, foreign_chains: int = 0) -> Row:
+    """Start one server in namespaces of its own, ask it names it never saw, then the same few."""
+    with (
+        tempfile.TemporaryDirectory() as name,
+        topology(),
+        peers.foreign_chains(foreign_chains),
+        peers.upstream(Path(name), ALL_NAMES),
+    ):
         folder = Path(name)
         folder.chmod(0o755)
         with start(folder) as peer:
-            row: Row = {"server": peer.name, "miss": ask(folder, peer, range(1000, 1000 + misses), 1, 64)}
-            if cached:
-                ask(folder, peer, range(CACHED_NAMES), 2, 20)
-                row["cached"] = ask(folder, peer, range(CACHED_NAMES), CACHED_QUERIES // CACHED_NAMES, 100)
+            row: Row = {"server": peer.name}
             if peer.name == "Nameward":
+                ask(folder, peer, range(HELD_FROM, ALL_NAMES), times=1, window=8, rate=HELD_RATE)
                 row["hold_ms"] = hold_ms()
+            row["miss"] = ask(folder, peer, range(1000, 1000 + misses), times=1, window=64)
+            if not foreign_chains:
+                ask(folder, peer, range(CACHED_NAMES), times=2, window=20)
+                repeats = CACHED_QUERIES // CACHED_NAMES
+                row["cached"] = ask(folder, peer, range(CACHED_NAMES), times=repeats, window=100)
     print(json.dumps(row), file=sys.stderr, flush=True)
     return row
 
@@ -105,11 +120,15 @@ def report(quiet: list[Row], crowded: list[Row]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in quiet:
-        lines.append(
-            f"| {row['server']} | {row['cached']['cpu_us']} | {row['cached']['cpu_us'] / base['cached']['cpu_us']:.2f} "
-            f"| {row['miss']['cpu_us']} | {row['miss']['cpu_us'] / base['miss']['cpu_us']:.2f} "
-            f"| {min(row['cached']['answered'], row['miss']['answered']):.4f} |"
+        cached, miss = row["cached"], row["miss"]
+        figures = (
+            cached["cpu_us"],
+            round(cached["cpu_us"] / base["cached"]["cpu_us"], 2),
+            miss["cpu_us"],
+            round(miss["cpu_us"] / base["miss"]["cpu_us"], 2),
+            round(min(cached["answered"], miss["answered"]), 4),
         )
+        lines += ["| " + " | ".join(map(str, (row["server"], *figures))) + " |"]
     lines += ["", f"Beside {FOREIGN_CHAINS:,} chains of another table:", ""]
     lines += ["| server | miss, CPU µs | ÷ dnsmasq --nftset | answers a second |", "|---|---|---|---|"]
     for row in crowded:
@@ -121,26 +140,18 @@ def report(quiet: list[Row], crowded: list[Row]) -> str:
 
 def main() -> int:
     """Measure all servers, print JSON, then the tables."""
-    missing = [
-        tool for tool in ("nsd", "dnsmasq", "unbound", "dnsperf", "nft", "dig") if not shutil.which(tool)
-    ]
+    tools = ("nsd", "dnsmasq", "unbound", "dnsperf", "nft", "dig")
+    missing = [tool for tool in tools if not shutil.which(tool)]
     if missing:
         packages = "nsd dnsmasq-base unbound dnsperf nftables bind9-dnsutils"
         print(f"missing: {', '.join(missing)}; apt-get install {packages}", file=sys.stderr)
         return 2
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        topology(),
-        peers.upstream(Path(folder), 1000 + MISSED_NAMES),
-    ):
-        quiet = [
-            measure(start, MISSED_NAMES) for start in (peers.dnsmasq, peers.unbound, nftset, peers.nameward)
-        ]
-        with peers.foreign_chains(FOREIGN_CHAINS):
-            crowded = [
-                measure(nftset, SLOW_MISSED_NAMES, cached=False),
-                measure(peers.nameward, MISSED_NAMES, cached=False),
-            ]
+    starts = (peers.dnsmasq, peers.unbound, nftset, peers.nameward)
+    quiet = [measure(start, MISSED_NAMES) for start in starts]
+    crowded = [
+        measure(nftset, SLOW_MISSED_NAMES, foreign_chains=FOREIGN_CHAINS),
+        measure(peers.nameward, MISSED_NAMES, foreign_chains=FOREIGN_CHAINS),
+    ]
     print(json.dumps({"quiet": quiet, "crowded": crowded}, indent=2))
     print("\n" + report(quiet, crowded))
     return 0

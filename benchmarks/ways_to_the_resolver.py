@@ -184,9 +184,8 @@ def main() -> int:
         for tool in ("pairs", "echo_dns"):
             run("gcc", "-O2", "-pthread", "-o", f"{folder}/{tool}", str(HERE / f"{tool}.c"))
         rows = [row for name in WAYS for row in measure_way(name, Path(folder))]
-    print(
-        "\n| way | case | family | pairs lost | conntrack entries | CPU a query, µs |\n|---|---|---|---|---|---|"
-    )
+    print("\n| way | case | family | pairs lost | conntrack entries | CPU a query, µs |")
+    print("|---|---|---|---|---|---|")
     for row in rows:
         print("| {way} | {case} | IPv{family} | {lost} of {pairs} | {conntrack} | {cpu_us} |".format(**row))
     return 0
