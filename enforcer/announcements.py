@@ -39,13 +39,13 @@ def revocations(records: Records, revisions: Sequence[Revision], generation: int
 
 def _revoked(records: Records, identity: Identity, revoked: Revoked, generation: int) -> None:
     holding, reasons, cut = revoked
-    first = min(reasons)
+    first, opens = min(reasons), holding.opens
     fields = {
         **_who(identity),
         "name": first.name,
-        "address": from_packed(holding.destination),
-        "protocol": holding.protocol,
-        "port": port_text(holding.protocol, holding.first, holding.last),
+        "address": from_packed(opens.destination),
+        "protocol": opens.protocol,
+        "port": port_text(opens.protocol, opens.first, opens.last),
         "policy": first.policy,
         "rule": first.rule,
         "reason": "no longer permitted" + ("" if cut else "; established connections may finish"),

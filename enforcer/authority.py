@@ -69,13 +69,19 @@ class _Turn:
     def changes(self) -> list[Change]:
         """Return the transaction: fresh elements with their live twins, others prolonged."""
         changes: list[Change] = []
+        comments: dict[tuple[str, Reason], bytes] = {}
         for (name, key, end), (until, account, reason, holding) in self.staged.items():
-            said = comment(account.tag, reason.policy, reason.rule, reason.name)
+            if holding is not None and until <= holding.until:
+                continue
+            said = comments.get((account.tag, reason))
+            if said is None:
+                said = comment(account.tag, reason.policy, reason.rule, reason.name)
+                comments[account.tag, reason] = said
             element = Element(name, key, end, int((until - self.now) * 1000) + 1, said)
             if holding is None:
                 changes.append(Add(element))
                 changes.append(Add(Element(live_twin(name), key, end, 0, said)))
-            elif until > holding.until:
+            else:
                 changes.append(Renew(element))
         return changes
 

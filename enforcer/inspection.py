@@ -135,7 +135,7 @@ def port_text(protocol: str, first: int, last: int) -> int | str:
 
 
 def _grant_rows(node: str, account: Account, holding: Holding, name: str, now: float) -> Iterator[Row]:
-    identity = account.identity
+    identity, opens = account.identity, holding.opens
     for reason, until in holding.reasons.items():
         if until <= now or name not in {"", reason.name}:
             continue
@@ -146,9 +146,9 @@ def _grant_rows(node: str, account: Account, holding: Holding, name: str, now: f
             "podIP": from_packed(identity.source),
             "node": node,
             "name": reason.name,
-            "address": from_packed(holding.destination),
-            "protocol": holding.protocol,
-            "port": port_text(holding.protocol, holding.first, holding.last),
+            "address": from_packed(opens.destination),
+            "protocol": opens.protocol,
+            "port": port_text(opens.protocol, opens.first, opens.last),
             "policy": reason.policy,
             "rule": reason.rule,
             "realizedAt": wall_now(now - holding.realized_at),

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
+from enforcer.elements import Opening as Opens
 from enforcer.elements import describe
 from enforcer.identity import Identity
 from policy.grants import Reason, Reasons, lasts_until
@@ -34,22 +35,30 @@ class Holding:
     it has been told to; ``realized_at`` the instant of the kernel's first ACK.
     """
 
-    __slots__ = ("destination", "first", "key", "last", "protocol", "realized_at", "reasons", "until")
+    __slots__ = ("key", "realized_at", "reasons", "until")
 
     def __init__(self, key: ElementKey) -> None:
         self.key = key
-        _, self.destination, self.protocol, self.first, self.last = describe(key[0], key[1])
         self.reasons: dict[Reason, float] = {}
         self.until = NEVER
         self.realized_at = 0.0
 
+    @property
+    def opens(self) -> Opens:
+        """What it opens, read from its key when somebody asks (most grants end unasked)."""
+        return describe(self.key[0], self.key[1])
+
+    @property
+    def destination(self) -> bytes:
+        """The packed address that it opens."""
+        return self.opens.destination
+
     def covers(self, protocol: str, port: int) -> bool:
         """Say whether a packet of that protocol and port belongs to it."""
-        if self.protocol == "any":
+        _, _, mine, first, last = self.opens
+        if mine == "any":
             return True
-        return self.protocol == protocol and (
-            protocol not in {"tcp", "udp"} or self.first <= port <= self.last
-        )
+        return mine == protocol and (protocol not in {"tcp", "udp"} or first <= port <= last)
 
 
 class Opening(NamedTuple):

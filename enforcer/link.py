@@ -105,8 +105,10 @@ class Link(TwistedProtocol):
             self.transport.write(frame)
 
     def answer(self, data: bytes) -> None:
-        """Send outcomes."""
+        """Send outcomes now, as far as the socket takes them: a loop turn later costs as much as the rest."""
         self.transport.write(data)
+        if self.transport.connected and self.transport.doWrite() is not None:
+            self.close("the connection is gone")
 
     def dataReceived(self, data: bytes) -> None:
         """Queue what came; it is looked at in this loop turn's batch."""
@@ -117,7 +119,7 @@ class Link(TwistedProtocol):
             return
         if len(self.queue) > MAX_QUEUED:
             self._read(on=False)
-        self._hub.wake()
+        self._hub.came()
 
     def took(self) -> None:
         """Read on once the queue is short again."""
@@ -210,6 +212,11 @@ class LinkHub(Factory):
         if not self._woken:
             self._woken = True
             self._reactor.callLater(0, self._turn)
+
+    def came(self) -> None:
+        """Answer what one read brought at once, unless a turn is coming anyway."""
+        if not self._woken:
+            self._turn()
 
     def admitted(self) -> None:
         """A pod was admitted: try again what waits for one."""

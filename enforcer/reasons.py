@@ -106,7 +106,7 @@ def _asked(packet: Tuple) -> str:
 
 def _ports(held: list[Holding]) -> str:
     """Name the ports that are open, tcp without its name: ``443, udp 443``."""
-    said = {(each.protocol, each.first, each.last) for each in held}
+    said = {each.opens[2:] for each in held}
     return ", ".join(_interval(*each) for each in sorted(said)[:8])
 
 

@@ -199,11 +199,10 @@ def _wanted(
 
 
 def _overlaps(holding: Holding, wanted: Holding) -> bool:
-    if "any" in {holding.protocol, wanted.protocol}:
+    mine, its = holding.opens, wanted.opens
+    if "any" in {mine.protocol, its.protocol}:
         return True
-    return (
-        holding.protocol == wanted.protocol and holding.first <= wanted.last and wanted.first <= holding.last
-    )
+    return mine.protocol == its.protocol and mine.first <= its.last and its.first <= mine.last
 
 
 def _copy(holding: Holding) -> Holding:
