@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from topology import NODE, NODE_ADDRESSES, POD, POD_ADDRESSES, run
+from benchmarks.topology import NODE, NODE_ADDRESSES, POD, POD_ADDRESSES, run
 
 ZONE = "bench.com"
 UPSTREAM_PORT = 5300

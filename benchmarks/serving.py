@@ -18,8 +18,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import peers
-from topology import NODE, POD, run, topology
+from benchmarks import peers
+from benchmarks.topology import NODE, POD, run, topology
 
 CACHED_NAMES, CACHED_QUERIES, MISSED_NAMES = 100, 200_000, 20_000
 HELD_FROM, HELD_NAMES, HELD_RATE = 1000 + MISSED_NAMES, 5_000, 500

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from topology import NODE, POD, run, topology
+from benchmarks.topology import NODE, POD, run, topology
 
 HERE = Path(__file__).parent
 PAIRS, THREADS, TIMEOUT_MS = 10_000, 8, 2000
