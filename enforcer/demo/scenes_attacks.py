@@ -132,7 +132,7 @@ def undeclared(stage: Stage, facts: Facts) -> None:
     """A pod that nobody declared gets silence, and no answer."""
     if not stage.crm.stub.ask(places.CRM).addresses:
         raise LabFailureError("the approved name does not resolve")
-    answer = stage.stranger.stub.ask(places.CRM, edns=True)
+    answer = stage.stranger.stub.ask_udp(places.CRM, ("A",), edns=True, tries=3)[0]
     facts.check(answer.rcode in {"SERVFAIL", "TIMEOUT"}, f"lookup {answer.rcode} {answer.reason}".strip())
     for address in (places.SITE_OF[places.CRM][0], places.ATTACKER4):
         attempt = stage.stranger.connect(address, wait_s=0.3)

@@ -56,6 +56,8 @@ def _strike_under_load(stage: Stage, facts: Facts, strike: Callable[[], Callable
     facts.check(
         lookups.lost == 0, f"{lookups.lost} of {lookups.asked} lookups lost ({lookups.repeated} sent again)"
     )
+    if lookups.failures:
+        facts.check(holds=False, seen=f"the lost ended with {', '.join(sorted(lookups.failures))}")
     facts.check(lookups.unreached == 0, f"{lookups.unreached} answers unreachable")
     running = sum(transfer.grows() for transfer in transfers)
     facts.check(running == 2, f"{running} of 2 transfers go on")

@@ -6,7 +6,6 @@ counts only if it comes from the very address that was asked.
 
 from __future__ import annotations
 
-import contextlib
 import random
 import socket
 import time
@@ -23,7 +22,8 @@ from enforcer.demo import places
 from enforcer.demo.spaces import Space
 
 TRY_S = 1.0
-TRIES = 3
+TRIES = 5
+"""Five seconds in all: musl's patience, and glibc's before its second attempt."""
 
 
 class Answer(NamedTuple):
@@ -81,31 +81,33 @@ class Stub:
         v4, v6 = self.ask_udp(name, ("A", "AAAA"))
         return v4, v6
 
-    def ask_udp(self, name: str, kinds: tuple[str, ...], *, edns: bool = False) -> list[Answer]:
-        """Ask for several types over UDP from one socket; what is missing is sent again after 1 s."""
+    def ask_udp(
+        self, name: str, kinds: tuple[str, ...], *, edns: bool = False, tries: int = TRIES
+    ) -> list[Answer]:
+        """Ask for several types over UDP from one socket; what is missing is sent again after 1 s.
+
+        As in C libraries SERVFAIL is no answer yet: that question is asked again, up to ``tries`` times.
+        """
         started_at = time.monotonic()
         queries = {kind: _query(name, kind, edns=edns) for kind in kinds}
         kind_of = {query.id: kind for kind, query in queries.items()}
         found: dict[str, Answer] = {}
         with self._space.socket(self._family, socket.SOCK_DGRAM) as opened:
             opened.connect((self._server, 53))
-            for sending in range(1, TRIES + 1):
-                for kind in kinds:
-                    if kind not in found:
-                        opened.send(queries[kind].to_wire())
+            for sending in range(1, tries + 1):
+                missing = {kind for kind in kinds if kind not in found or found[kind].rcode == "SERVFAIL"}
+                for kind in sorted(missing):
+                    opened.send(queries[kind].to_wire())
                 limit_at = time.monotonic() + TRY_S
-                while len(found) < len(kinds) and (left_s := limit_at - time.monotonic()) > 0:
+                while missing and (left_s := limit_at - time.monotonic()) > 0:
                     opened.settimeout(left_s)
-                    with contextlib.suppress(
-                        TimeoutError, ConnectionRefusedError, dns.exception.DNSException
-                    ):
-                        reply = dns.message.from_wire(opened.recv(65535), ignore_trailing=True)
-                        if reply.id in kind_of:
-                            found[kind_of[reply.id]] = _read(reply, time.monotonic() - started_at, sending)
-                if len(found) == len(kinds):
-                    break
+                    reply = _received(opened)
+                    if reply is not None and reply.id in kind_of:
+                        kind = kind_of[reply.id]
+                        found[kind] = _read(reply, time.monotonic() - started_at, sending)
+                        missing.discard(kind)
         took_s = time.monotonic() - started_at
-        return [found.get(kind, Answer("TIMEOUT", took_s=took_s, tries=TRIES)) for kind in kinds]
+        return [found.get(kind, Answer("TIMEOUT", took_s=took_s, tries=tries)) for kind in kinds]
 
     def ask_tcp(self, name: str, kind: str, *, edns: bool = False) -> Answer:
         """Ask one question over TCP (RFC 7766)."""
@@ -121,6 +123,13 @@ class Stub:
         except OSError as error:
             return Answer("TIMEOUT", reason=str(error), took_s=time.monotonic() - started_at)
         return _read(dns.message.from_wire(data), time.monotonic() - started_at, 1)
+
+
+def _received(opened: socket.socket) -> dns.message.Message | None:
+    try:
+        return dns.message.from_wire(opened.recv(65535), ignore_trailing=True)
+    except (TimeoutError, ConnectionRefusedError, dns.exception.DNSException):
+        return None
 
 
 def _query(name: str, kind: str, *, edns: bool) -> dns.message.Message:

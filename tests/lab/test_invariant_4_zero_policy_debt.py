@@ -35,7 +35,7 @@ def test_a_policy_that_goes_cuts_what_it_permitted(stage: Stage) -> None:
     transfer = _ledger_transfer(stage)
     stage.lab.manifests.remove(f"policy-{labs.LEDGER_SERVER}")
     try:
-        assert transfer.ends(3.0)
+        assert transfer.ends(5.0)
         assert stage.ledger.stub.ask(places.LEDGER).rcode == "NXDOMAIN"
         assert not stage.ledger.connect(places.SITE_OF[places.LEDGER][0]).ok
     finally:
@@ -52,7 +52,7 @@ def test_a_label_that_goes_cuts_what_it_selected(stage: Stage) -> None:
     uid = next(line.split()[1] for line in declared.splitlines() if line.strip().startswith("uid:"))
     stage.lab.manifests.put(key, manifests.pod(labs.NEXT_SERVER, name, uid, stage.ledger.addresses))
     try:
-        assert transfer.ends(3.0)
+        assert transfer.ends(5.0)
         assert wait_until(lambda: bool(stage.ledger.stub.ask(places.NEXT).addresses), 5.0)
         assert stage.ledger.stub.ask(places.LEDGER).rcode == "NXDOMAIN"
     finally:
