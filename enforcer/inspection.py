@@ -111,7 +111,7 @@ class Inspection:
         name = request.name.rstrip(".").lower()
         protocol = request.protocol or "tcp"
         decision = snapshot.decide(pod, name, None, protocol, request.port)
-        rows = [row for row in self._grants(request, now) if row["name"] == name]
+        rows = list(self._grants(msgspec.structs.replace(request, name=name), now))
         return {
             "verdict": decision.verdict,
             "namespace": pod.namespace,
