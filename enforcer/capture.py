@@ -40,15 +40,16 @@ def capture_chains(layout: Layout) -> list[str]:
     )
     if by_rule:
         return lines
+    to = {address.version: f"{address}" for address in map(ipaddress.ip_address, layout.rewrite_to)}
+    targets = {
+        "ipv4": f"dnat ip to {to[4]}:{layout.dns_port}" if 4 in to else f"redirect to :{layout.dns_port}",
+        "ipv6": f"dnat ip6 to [{to[6]}]:{layout.dns_port}" if 6 in to else f"redirect to :{layout.dns_port}",
+    }
     there = [
         rule
-        for address in map(ipaddress.ip_address, layout.rewrite_to)
-        for family, target in (("ip", f"{address}") if address.version == 4 else ("ip6", f"[{address}]"),)
-        for protocol in ("udp", "tcp")
+        for family, target in targets.items()
         for rule in from_pods(
-            layout,
-            "iif",
-            f"{protocol} dport {EARLY_PORT} dnat {family} to {target}:{layout.dns_port}",
+            layout, "iif", f"meta nfproto {family} {_PORTED} th dport {EARLY_PORT} {target}"
         )
     ]
     back = [

@@ -29,7 +29,8 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     ending in ``*``. ``grants`` is the limit of grants the node may hold. With ``capture`` port 53 of
     governed and unknown pods leads to ``dns_port``: ``rule``, by mark and the rule of
     ``enforcer.routes``; ``rewrite``, where the host refuses rules, by translation to ``rewrite_to``: at
-    most one address of the node per family, not link-local (a family without one loses its lookups).
+    most one address of the node per family, not link-local; without one, to the pod interface's own
+    address, which routed CNIs often do not give it.
     """
 
     pod_interface_kinds: tuple[str, ...] = ("veth",)

@@ -20,6 +20,7 @@ LAYOUTS = {
     "allow-unknown": Layout(unknown_pods="allow"),
     "no-capture": Layout(capture=False),
     "rewrite": Layout(capture_by="rewrite", rewrite_to=("45.1.0.1", "2600:1::1")),
+    "rewrite-redirect": Layout(capture_by="rewrite"),
     "names": Layout(pod_interface_kinds=(), pod_interface_names=("eni*", "cali*", "cni0")),
     "mixed": Layout(
         pod_interface_names=("cni0",), nflog_group=7, resolver_uid=990, dns_port=10053, grants=1000
