@@ -13,7 +13,7 @@ import msgspec
 
 from enforcer.blocked import BlockedRecords, Group, Refused
 from enforcer.ledger import Account, Holding, Ledger
-from policy.addresses import from_packed
+from policy.addresses import from_packed, to_packed
 from policy.runtime.clock import wall_now
 from policy.snapshot import Snapshot
 
@@ -110,21 +110,30 @@ class Inspection:
             raise RequestError(f"no pod {request.namespace}/{request.pod} is known; see nameward status")
         name = request.name.rstrip(".").lower()
         protocol = request.protocol or "tcp"
-        decision = snapshot.decide(pod, name, None, protocol, request.port)
+        address = None if name else _packed(request.address)
+        decision = snapshot.decide(pod, name or None, address, protocol, request.port)
         rows = list(self._grants(msgspec.structs.replace(request, name=name), now))
+        shown = name if address is None else from_packed(address)
         return {
             "verdict": decision.verdict,
             "namespace": pod.namespace,
             "pod": pod.name,
-            "name": name,
+            "name": shown,
             "port": request.port,
             "protocol": protocol,
             "policy": decision.policy,
             "rule": decision.rule,
             "reason": decision.reason,
             "nearest": decision.nearest,
-            "grants": rows,
+            "grants": [row for row in rows if address is None or row["address"] == shown],
         }
+
+
+def _packed(text: str) -> bytes:
+    try:
+        return to_packed(text)
+    except ValueError:
+        raise RequestError("a name or an address is needed") from None
 
 
 def port_text(protocol: str, first: int, last: int) -> int | str:

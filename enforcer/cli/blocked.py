@@ -13,7 +13,7 @@ from enforcer.cli.grants import pod_of, port_of, rule_of
 from enforcer.cli.options import DurationParameter, config_option, output_option, reader_settings
 from enforcer.cli.output import Column, Lines, Row, age, show
 
-_SAME = ("kind", "namespace", "pod", "podIP", "node", "name", "address", "protocol", "port", "policy", "rule")
+_SAME = ("kind", "namespace", "pod", "node", "name", "address", "protocol", "port", "policy", "rule")
 
 
 def _what(row: Row) -> str:
@@ -52,10 +52,10 @@ FOLLOWED = (
 
 
 def grouped(rows: Iterable[Row]) -> list[Row]:
-    """Put the types of one name (A and AAAA of one question) into one row; latest last."""
+    """Put the types of one name (A and AAAA), and a pod's addresses, into one row; latest last."""
     groups: dict[tuple[object, ...], Row] = {}
     for row in rows:
-        key = tuple(row[field] for field in _SAME)
+        key = (*(row[field] for field in _SAME), "" if row["pod"] else row["podIP"])
         known = groups.get(key)
         if known is None:
             groups[key] = dict(row)
@@ -66,6 +66,7 @@ def grouped(rows: Iterable[Row]) -> list[Row]:
             qtype=",".join(types),
             count=known["count"] + row["count"],
             firstSeen=min(known["firstSeen"], row["firstSeen"]),
+            podIP=latest["podIP"],
             reason=latest["reason"],
             lastSeen=latest["lastSeen"],
         )

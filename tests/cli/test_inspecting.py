@@ -139,13 +139,14 @@ class TestBlocked:
         node.rows = [
             refusal(),
             refusal(qtype="AAAA", count=3, firstSeen="2026-11-22T09:59:00.000Z", **later),
+            refusal(podIP="fd00::7", firstSeen="2026-11-22T10:00:02.000Z"),
             refusal(pod="other", lastSeen="2026-11-22T10:00:01.000Z"),
         ]
         other, crm = nameward.json("blocked")
         assert other["pod"] == "other"
-        assert (crm["qtype"], crm["count"], crm["reason"]) == ("A,AAAA", 5, "latest")
+        assert (crm["qtype"], crm["count"], crm["reason"]) == ("A,AAAA", 7, "latest")
         assert (crm["firstSeen"], crm["lastSeen"]) == ("2026-11-22T09:59:00.000Z", later["lastSeen"])
-        assert len(nameward.json("blocked", "--raw")) == 3
+        assert len(nameward.json("blocked", "--raw")) == 4
 
     def test_another_node_is_filtered_out(self, nameward, node, refusal) -> None:
         """--node names the only one whose rows count."""

@@ -130,6 +130,14 @@ def test_explain_decides_and_lists_the_live_grants(asking: _Asking) -> None:
     assert (row["verdict"], row["nearest"]) == ("deny", "*.example.org")
 
 
+def test_explain_of_an_address_shows_what_is_open_there(asking: _Asking) -> None:
+    """No rule permits it by itself; what a name opened is listed, other addresses are not."""
+    asking.rig.ask("api.example.com", API, OTHER)
+    row = asking.ask(command="explain", namespace="mcp", pod="a", address=API, port=443)[0]["row"]
+    assert (row["verdict"], row["name"]) == ("deny", API)
+    assert [grant["address"] for grant in row["grants"]] == [API]
+
+
 @pytest.mark.parametrize(
     "line",
     [
