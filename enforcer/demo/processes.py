@@ -17,12 +17,22 @@ from pathlib import Path
 from enforcer.demo.failure import LabFailureError
 from enforcer.demo.spaces import Space
 
+_LEASH = """"$@" & program=$!
+trap 'kill "$program"; wait "$program"' TERM
+wait "$program"
+"""
+"""Passes SIGTERM on. A program that changes its user loses the kernel's notice of our death
+(PR_SET_PDEATHSIG), this shell does not."""
+
 
 def start(
     space: Space, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a long-lived program in ``space``; both its outputs go to ``log``."""
-    command = ["setpriv", "--pdeathsig", "TERM", "--", *argv]
+    """Start a long-lived program in ``space``; both its outputs go to ``log``.
+
+    The process returned is its leash: the program is the leash's only child.
+    """
+    command = ["setpriv", "--pdeathsig", "TERM", "--", "sh", "-c", _LEASH, "sh", *argv]
     with space.entered(), log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 (arguments are the lab's own)
             command,

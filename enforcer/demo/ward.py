@@ -143,11 +143,11 @@ class Ward:
     def worker(self, part: str) -> int:
         """Return the process id of the ``resolver`` (unprivileged) or the ``enforcer`` (root).
 
-        The supervisor's only children are its workers. Raises LabFailureError if there is none.
+        Below the leash is the supervisor, below that only workers. Raises LabFailureError if there is none.
         """
         if self._process is None:
             raise LabFailureError("nameward node is not running")
-        for pid in descendants(self._process.pid):
+        for pid in descendants(self._process.pid)[1:]:
             uid = uid_of(pid)
             if uid is not None and (uid != 0) == (part == "resolver"):
                 return pid

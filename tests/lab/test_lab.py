@@ -93,14 +93,14 @@ def test_an_open_lab_lets_a_forged_answer_reach_the_node(open_stage: Stage) -> N
 _ENDLESS = """
 import signal, sys
 from enforcer.demo import lab
-with lab.running(enforced=False) as made:
+with lab.running() as made:
     print(made.folder, flush=True)
     signal.pause()
 """
 
 
 def test_a_killed_lab_takes_its_programs_along_and_its_folder_goes_next_time() -> None:
-    """After kill -9 of the lab its programs end by themselves; the next lab removes its folder."""
+    """After kill -9 of the lab nsd and Nameward end by themselves; the next lab removes its folder."""
     root = str(Path(enforcer.__file__).parents[1])
     lab = subprocess.Popen(
         [sys.executable, "-c", _ENDLESS],
@@ -112,9 +112,9 @@ def test_a_killed_lab_takes_its_programs_along_and_its_folder_goes_next_time() -
         assert lab.stdout is not None
         folder = Path(lab.stdout.readline().strip())
         programs = descendants(lab.pid)
-        assert programs
+        assert len(programs) > 4
         assert folder.is_dir()
         lab.send_signal(signal.SIGKILL)
-    assert wait_until(lambda: all(parent_of(pid) is None for pid in programs), 5.0)
+    assert wait_until(lambda: all(parent_of(pid) is None for pid in programs), 10.0)
     assert folder.name in remove_leftovers()
     assert not folder.exists()
