@@ -24,7 +24,7 @@ OURS = [
         for top in ("policy", "resolver", "enforcer", "tests", "deploy", "docs", "benchmarks")
         for path in (ROOT / top).rglob("*")
     ),
-    *ROOT.glob("*.*"),
+    *ROOT.glob("[!.]*.*"),
     ROOT / "Makefile",
     ROOT / "Dockerfile",
     ROOT / ".ci" / "run",
