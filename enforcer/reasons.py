@@ -133,12 +133,12 @@ def _expired(reason: Reason, age_s: float) -> Why:
 
 def _by_decision(snapshot: Snapshot, pod: Pod, packet: Tuple) -> Why:
     decision = snapshot.decide(pod, None, packet.destination, packet.protocol, packet.port)
-    if decision.policy:
-        text = f"denied by {decision.policy}/{decision.rule}" + (
-            f": {decision.reason}" if decision.reason else ""
-        )
-        return Why("deny-rule", text, "", decision.policy, decision.rule)
+    if decision.explicit:
+        return Why("deny-rule", decision.reason, "", decision.policy, decision.rule)
+    if snapshot.decide(pod, None, packet.destination, packet.protocol, None).permitted:
+        return Why("port-not-permitted", decision.reason)
     guarded = guard_class(packet.destination)
     if guarded is not None:
         return Why("address-class", f"{from_packed(packet.destination)} is {guarded}: never opened by a name")
-    return Why("never-resolved", "never resolved by this pod (hard-coded address?)")
+    text = "never resolved by this pod (hard-coded address?)"
+    return Why("never-resolved", text, "", decision.policy, decision.rule)

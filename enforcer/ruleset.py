@@ -253,16 +253,14 @@ def _filter(layout: Layout) -> list[str]:
             f"denied{v}",
             ['counter name "denied"', f"{talk} {log('denied', layout, '500/second')}", "goto refuse"],
         )
-    lines += chain("port", ['counter name "port"', log("port", layout, "100/second"), "goto refuse"])
-    lines += chain(
-        "refuse",
-        [*_UNSETTLED, "meta l4proto tcp reject with tcp reset", "reject with icmpx type admin-prohibited"],
-    )
-    lines += chain(
-        "answer", ['counter name "answer"', *_UNSETTLED, "meta l4proto tcp reject with tcp reset", "drop"]
-    )
-    lines += _base_chains(layout)
-    return lines
+    return [*lines, *_refusals(layout), *_base_chains(layout)]
+
+
+def _refusals(layout: Layout) -> list[str]:
+    reset = "meta l4proto tcp reject with tcp reset"
+    lines = chain("port", ['counter name "port"', log("port", layout, "100/second"), "goto refuse"])
+    lines += chain("refuse", [*_UNSETTLED, reset, "reject with icmpx type admin-prohibited"])
+    return lines + chain("answer", ['counter name "answer"', *_UNSETTLED, reset, "drop"])
 
 
 _EXEMPT = ("meta l4proto { tcp, icmp, ipv6-icmp, sctp }", "udp dport != { 4789, 6081, 8472 }")

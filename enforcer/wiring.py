@@ -127,6 +127,18 @@ class Wiring:
         )
         self.node.host_problems = self._fallback
         self.node.repairs = lambda: self.installation.repairs
+        self._collection = Collection(
+            kernel=self._kernel,
+            flows=flows,
+            ledger=self.ledger,
+            off_loop=self._off_loop,
+            next_turn=lambda call: self._reactor.callLater(0, call),
+            now=now,
+        )
+        self._open_doors(settings)
+
+    def _open_doors(self, settings: Settings) -> None:
+        """Join what others speak to: the authority socket, and the source that speaks to us."""
         self.hub = link.LinkHub(
             reactor=self._reactor,
             authority=self.authority,
@@ -136,14 +148,6 @@ class Wiring:
             sockets=self._sockets,
             version=_version(),
             turn_done=self._turn_done,
-        )
-        self._collection = Collection(
-            kernel=self._kernel,
-            flows=flows,
-            ledger=self.ledger,
-            off_loop=self._off_loop,
-            next_turn=lambda call: self._reactor.callLater(0, call),
-            now=now,
         )
         self.source = self._files(settings)
 

@@ -65,13 +65,17 @@ class Watched(NamedTuple):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """The outcome of ``Snapshot.decide``. ``nearest`` is the closest pattern that did not match."""
+    """The outcome of ``Snapshot.decide``. ``nearest`` is the closest pattern that did not match.
+
+    ``explicit``: a deny (or the ceiling) stands behind it, not only that nothing permits it.
+    """
 
     verdict: Verdict
     policy: str
     rule: str
     reason: str
     nearest: str | None = None
+    explicit: bool = False
 
     @property
     def permitted(self) -> bool:

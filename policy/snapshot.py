@@ -182,7 +182,7 @@ class Snapshot:
             return _by_port(profile, (found,), text, protocol, port)
         guarded = self._guard.classify(address)
         why = sentences.address_refused(profile, found, state.pod, text, guarded=guarded, name=None)
-        return Decision("deny", why.policy, why.rule, why.reason)
+        return Decision("deny", why.policy, why.rule, why.reason, explicit=bool(found.denies))
 
     def _decide_name(
         self, pod: Pod, name: str, address: bytes | None, protocol: str, port: int | None

@@ -14,6 +14,8 @@ from tests.enforcer.rig import API, OTHER, A, Rig, permit, policy
 SOURCE = to_packed(A.addresses[0])
 DENY = Rule(name="no-partner", action="deny", destinations=(Destination(kind="cidr", cidr="9.9.9.0/24"),))
 
+DENY_ALL = Rule(name="deny-all-external", action="deny", destinations=(Destination(kind="anywhere"),))
+
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Rig:
@@ -82,6 +84,14 @@ def test_a_deny_rule_is_named(rig: Rig) -> None:
     """The rule that a person would have to change."""
     found = _why(rig, "9.9.9.9")
     assert (found.reason_class, found.policy, found.rule) == ("deny-rule", "mcp/p", "no-partner")
+
+
+def test_the_stated_default_is_no_deny_rule(rig: Rig) -> None:
+    """Obot's trailing deny of everything says what holds anyway; the useful reason is another."""
+    rig.apply(policy(permit("api.example.com"), DENY_ALL))
+    found = _why(rig, OTHER)
+    assert found.reason == "never resolved by this pod (hard-coded address?)"
+    assert (found.reason_class, found.policy, found.rule) == ("never-resolved", "mcp/p", DENY_ALL.name)
 
 
 @pytest.mark.parametrize(("to", "said"), [("169.254.169.254", "metadata"), ("10.1.2.3", "private-use")])
