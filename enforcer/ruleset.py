@@ -105,7 +105,7 @@ def _replace(table: str, lines: list[str], first: str = "") -> str:
 
 def _pod_sets() -> list[str]:
     """Who is who: both tables ask."""
-    lines = ["set uplinks { type ifname; }", "set podifs { type ifname; }"]
+    lines = [f"set {name} {{ type ifname; }}" for name in ("uplinks", "podifs", "bridges")]
     for v, ip in TYPES:
         lines += [f"set {name}{v} {{ type {ip}; }}" for name in ("governed", "ungoverned")]
         lines.append(f"set podsrc{v} {{ type ifname . {ip}; }}")
@@ -277,7 +277,9 @@ def _base_chains(layout: Layout) -> list[str]:
     passed = [f"meta mark set meta mark | {PASSED:#x}", 'counter name "passed"']
     neighbours = f"icmpv6 type {{ {NEIGHBOURS}, {MULTICAST_MEMBERSHIP} }} goto pass"
     listen = [f"{ip} daddr . meta l4proto . th dport @listen{v} goto pass" for ip, v in FAMILIES]
-    lines = chain("pass", passed)
+    # A new table's sets are empty: who is governed is not known yet, so nothing is marked as let through.
+    unsettled = "meta nfproto != @settled goto unsettled"
+    lines = chain("pass", passed) + chain("unsettled", [*from_pods(layout, "iif", "drop"), "accept"])
     lines += chain(
         "forward",
         [
@@ -285,6 +287,7 @@ def _base_chains(layout: Layout) -> list[str]:
             *astray(layout),
             *up,
             *down,
+            unsettled,
             "goto pass",
         ],
     )
@@ -296,6 +299,7 @@ def _base_chains(layout: Layout) -> list[str]:
             neighbours,
             *listen,
             *up,
+            unsettled,
             "goto pass",
         ],
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,13 @@ NAMES = [scene.name for scene in (*BEFORE, *SCENES)]
 
 @pytest.fixture(scope="module")
 def demo() -> dict[str, Any]:
-    """The result of one whole run, with its exit code and its time in seconds."""
+    """The result of one whole run, with its exit code and what it left in its temporary folder."""
+    # Short: the path of a unix socket has 107 octets.
+    folder = Path(tempfile.mkdtemp(prefix="nw-"))
     try:
         prerequisites.require()
     except CannotRunHereError as error:
         pytest.skip(str(error))
-    started_at = time.monotonic()
     done = subprocess.run(
         [
             sys.executable,
@@ -43,10 +44,12 @@ def demo() -> dict[str, Any]:
         capture_output=True,
         text=True,
         timeout=180,
-        env={**os.environ, "PYTHONPATH": str(Path(enforcer.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(enforcer.__file__).parents[1]), "TMPDIR": str(folder)},
     )
+    left = [path.name for path in folder.iterdir()]
+    shutil.rmtree(folder)
     result: dict[str, Any] = json.loads(done.stdout) if done.stdout else {"steps": []}
-    return {**result, "code": done.returncode, "took_s": time.monotonic() - started_at, "said": done.stderr}
+    return {**result, "code": done.returncode, "left": left, "said": done.stderr}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -57,9 +60,8 @@ def test_step_holds(demo: dict[str, Any], name: str) -> None:
     assert step["ok"], f"{step['seen']}\n{demo['said']}"
 
 
-def test_it_ends_well_within_a_minute_and_leaves_nothing(demo: dict[str, Any]) -> None:
-    """Exit code 0 in at most 60 s, and no folder of it remains."""
+def test_it_ends_well_and_leaves_nothing(demo: dict[str, Any]) -> None:
+    """Exit code 0, and no folder of it remains."""
     assert demo["ok"]
     assert demo["code"] == 0
-    assert demo["took_s"] <= 60
-    assert not list(Path(tempfile.gettempdir()).glob("nameward-demo-*"))
+    assert demo["left"] == []
