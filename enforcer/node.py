@@ -75,6 +75,7 @@ class Node:
         self.configuration_problems: tuple[str, ...] = ()
         self.host_problems: tuple[str, ...] = ()
         self._upstreams: tuple[UpstreamState, ...] = ()
+        self._resolver_refuses = False
         self._seen: Seen | None = None
         self._generation = 0
         self._is_compiling = False
@@ -142,6 +143,7 @@ class Node:
         """See ``enforcer.link.Reports``."""
         self.metrics.report(message)
         self._upstreams = message.upstreams[:MAX_UPSTREAMS]
+        self._resolver_refuses = message.gauges.get("nameward_settings_rejected", 0.0) > 0
 
     # --- what is read of it ------------------------------------------------------------------------
 
@@ -177,6 +179,8 @@ class Node:
     def _problems(self, snapshot: Snapshot | None) -> tuple[str, ...]:
         seen = self._seen
         said = [*self.missing, *self.configuration_problems, *self.host_problems]
+        if self._resolver_refuses:
+            said.append("the resolver refused the configuration as it is now, and goes on with the old one")
         if self._reconciler.trouble:
             said.append(self._reconciler.trouble)
         if seen is not None:

@@ -146,6 +146,11 @@ class Core:
         """Return what was counted since the last call."""
         return self._tallies.drain(len(self._lookups.cache))
 
+    def owner(self, source: bytes) -> str | bytes:
+        """Whose a packed address is: a pod's uid, or the address itself; the key of limits."""
+        pod = self._decisions.snapshot.pod_at(source) if self._decisions else None
+        return pod.uid if pod is not None else source
+
     @property
     def in_flight(self) -> int:
         """Exchanges under way."""

@@ -16,8 +16,10 @@ from zope.interface import implementer
 from policy.runtime.clock import MonotonicReactor
 from resolver import transport
 from resolver.effects import Client
+from resolver.messages import MAX_QUERY_BYTES
 
-MAX_QUERY_BYTES = 4096
+READ_BYTES = MAX_QUERY_BYTES + 1
+"""One octet more than a query may have, so that a longer one is seen to be one (FORMERR)."""
 DATAGRAMS_PER_TURN = 64
 """Then the other sockets get their turn; epoll tells again what is left."""
 MAX_KNOWN = 8192
@@ -100,7 +102,7 @@ class UdpListener:
         now = self._reactor.seconds()
         for _ in range(DATAGRAMS_PER_TURN):
             try:
-                wire, control, flags, sender = receive(MAX_QUERY_BYTES, transport.CONTROL_BYTES)
+                wire, control, _, sender = receive(READ_BYTES, transport.CONTROL_BYTES)
             except BlockingIOError:
                 return
             except OSError:
@@ -113,7 +115,7 @@ class UdpListener:
                     send((reply,), aim.reply, 0, sender)
                 except OSError:
                     self.unsent += 1
-            elif not flags & transport.TRUNCATED:
+            else:
                 self._received(wire, Client(source, sender[1], aim.address, "udp", self._index), now)
 
     def reply(self, wire: bytes, client: Client) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -84,11 +84,17 @@ def buckets(durations_s: Iterable[float]) -> tuple[float, ...]:
 
 
 def counters_report(
-    report: Report, healths: Iterable[Health], states: tuple[UpstreamState, ...], *, rejected: bool
+    report: Report,
+    healths: Iterable[Health],
+    states: tuple[UpstreamState, ...],
+    adapters: Mapping[str, float],
+    *,
+    rejected: bool,
 ) -> CountersReported:
     """Return one second's growth; drains the upstreams' durations.
 
-    ``rejected`` says that the configuration file as it is now was refused.
+    ``adapters`` is the growth of what is counted beside the core; ``rejected`` says that the
+    configuration file as it is now was refused.
     """
     histograms = {series: buckets(found) for series, found in report.durations_s.items()}
     for health in healths:
@@ -97,4 +103,5 @@ def counters_report(
             histograms[key] = tuple(health.seconds)
             health.seconds = [0.0] * len(health.seconds)
     gauges = {**report.gauges, "nameward_settings_rejected": float(rejected)}
-    return CountersReported(report.counters, histograms, gauges, states)
+    counters = {**report.counters, **{key: growth for key, growth in adapters.items() if growth}}
+    return CountersReported(counters, histograms, gauges, states)

@@ -1,23 +1,30 @@
 """Queries and replies over TCP: pipelined, out of order, bounded (RFC 7766).
 
-Owns the adopted listening sockets' connections and their number, per source and in all. Decides
+Owns the adopted listening sockets' connections and their number, per client and in all. Decides
 nothing about messages. Invariants: a connection that does not complete a message or take a reply
-for ``IDLE_S`` is cut, whatever trickles in; nobody's connections keep another source's out.
+for ``IDLE_S`` is cut, whatever trickles in; nobody's connections keep another client's out; a
+client that sends nothing more (FIN) still gets its answers.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    IReactorTime,
+)
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from resolver import transport
 from resolver.effects import Client
+from resolver.messages import MAX_QUERY_BYTES
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IConsumer, ITCPTransport
@@ -27,8 +34,6 @@ if TYPE_CHECKING:
 
 
 IDLE_S = 10.0
-MAX_QUERY_BYTES = 4096
-"""A query needs 300; parsing 64 KiB would hold everybody up."""
 MAX_CONNECTIONS = 4096
 MESSAGES_PER_TURN = 32
 MAX_UNREAD_BYTES = 256 * 1024
@@ -40,6 +45,7 @@ class StreamListener(ServerFactory):
     """All TCP connections of clients. ``received(wire, client, now)`` takes every message.
 
     ``closed(via, now)`` tells that a connection has ended; replies to it go nowhere from then on.
+    ``owner`` says whose a packed source address is: a pod's addresses are one client.
     """
 
     noisy = False
@@ -49,16 +55,20 @@ class StreamListener(ServerFactory):
         reactor: IReactorTime,
         received: Callable[[bytes, Client, float], None],
         closed: Callable[[int, float], None],
-        max_per_source: int,
+        max_per_client: int,
+        owner: Callable[[bytes], Hashable] = bytes,
     ) -> None:
         self.reactor = reactor
         self.received = received
-        self.max_per_source = max_per_source
+        self.max_per_client = max_per_client
         self.max_connections = MAX_CONNECTIONS
         self.idle_s = IDLE_S
+        self.refused = 0
+        """Connections that were over their client's number; the reporter drains it."""
         self._closed = closed
+        self._owner = owner
         self._connections: OrderedDict[int, _Connection] = OrderedDict()  # least recently active first
-        self._per_source: dict[bytes, int] = {}
+        self._per_client: dict[Hashable, int] = {}
         self._last_via = 0
         self._sweep: IDelayedCall | None = None
 
@@ -72,16 +82,17 @@ class StreamListener(ServerFactory):
         return _Connection(self)
 
     def admit(self, connection: _Connection) -> bool:
-        """Take a connection in, unless its source has its number; the idlest makes room for it."""
-        count = self._per_source.get(connection.source, 0)
-        if count >= self.max_per_source:
+        """Take a connection in, unless its client has its number; the idlest makes room for it."""
+        connection.owner = self._owner(connection.source)
+        if self._per_client.get(connection.owner, 0) >= self.max_per_client:
+            self.refused += 1
             return False
         if len(self._connections) >= self.max_connections:
             idlest = next(iter(self._connections.values()))
             idlest.cut()
         self._last_via += 1
         connection.via = self._last_via
-        self._per_source[connection.source] = count + 1
+        self._per_client[connection.owner] = self._per_client.get(connection.owner, 0) + 1
         self._connections[connection.via] = connection
         if self._sweep is None:
             self._sweep = self.reactor.callLater(1.0, self._cut_idle)
@@ -95,9 +106,9 @@ class StreamListener(ServerFactory):
         """Forget a connection."""
         if self._connections.pop(connection.via, None) is None:
             return
-        left = self._per_source.pop(connection.source) - 1
+        left = self._per_client.pop(connection.owner) - 1
         if left:
-            self._per_source[connection.source] = left
+            self._per_client[connection.owner] = left
         self._closed(connection.via, self.reactor.seconds())
 
     def reply(self, wire: bytes, client: Client) -> None:
@@ -130,7 +141,7 @@ class StreamListener(ServerFactory):
             self._sweep = self.reactor.callLater(1.0, self._cut_idle)
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHalfCloseableProtocol)
 class _Connection(Protocol):
     """One client's connection."""
 
@@ -140,6 +151,7 @@ class _Connection(Protocol):
         self._listener = listener
         self.via = 0
         self.source = b""
+        self.owner: Hashable = b""
         self.active_at = 0.0
         self._client: Client | None = None
         self._pending = b""
@@ -147,6 +159,8 @@ class _Connection(Protocol):
         self._is_reading = True
         self._is_full = False
         self._is_stopped = False
+        self._has_ended = False
+        self._owed = 0
         self._turn: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
@@ -170,6 +184,7 @@ class _Connection(Protocol):
     def _take_messages(self, client: Client) -> None:
         """Take whole messages, a bounded number a turn; what is no possible query ends it."""
         self._turn = None
+        self._owed += 1  # this turn's end
         now = self._listener.reactor.seconds()
         at = 0
         for _ in range(MESSAGES_PER_TURN):
@@ -184,6 +199,7 @@ class _Connection(Protocol):
             if len(pending) < end:
                 break
             self._touch(now)
+            self._owed += 1
             self._listener.received(pending[at + _PREFIX_BYTES : end], client, now)
             if self._client is None:
                 return  # cut meanwhile
@@ -192,6 +208,8 @@ class _Connection(Protocol):
             self._turn = self._listener.reactor.callLater(0, self._next_turn)
         self._pending = self._pending[at:]
         self._flow()
+        self._owed -= 1
+        self._finish()
 
     def _next_turn(self) -> None:
         if self._client is not None:
@@ -207,6 +225,8 @@ class _Connection(Protocol):
         else:
             self._touch(self._listener.reactor.seconds())
         self.transport.write(len(wire).to_bytes(_PREFIX_BYTES, "big") + wire)
+        self._owed -= 1
+        self._finish()
 
     def _touch(self, now: float) -> None:
         self.active_at = now
@@ -214,7 +234,7 @@ class _Connection(Protocol):
 
     def _flow(self) -> None:
         """Read only while replies are taken, and while not more than a turn's messages wait."""
-        wants_more = not (self._is_full or self._is_stopped or self._turn is not None)
+        wants_more = not (self._is_full or self._is_stopped or self._has_ended or self._turn is not None)
         if wants_more == self._is_reading:
             return
         self._is_reading = wants_more
@@ -242,6 +262,21 @@ class _Connection(Protocol):
         """Take no further query."""
         self._is_stopped = True
         self._flow()
+
+    def readConnectionLost(self) -> None:
+        """Twisted: the client sends nothing more (FIN); what it asked is answered (RFC 7766, 6.2.4)."""
+        self._has_ended = True
+        self._is_reading = False
+        self._finish()
+
+    def writeConnectionLost(self) -> None:
+        """Twisted: our own end of the connection is closed, which we never do alone."""
+
+    def _finish(self) -> None:
+        """Close after the last answer to a client that asks nothing more; silence is the sweep's."""
+        if self._has_ended and self._owed <= 0 and self._turn is None and self._client is not None:
+            self.transport.unregisterProducer()  # a paused one would keep the connection for ever
+            self.transport.loseConnection()
 
     def cut(self) -> None:
         """End it at once, unread replies and all."""

@@ -18,7 +18,6 @@ Socket = socket.socket
 
 CONTROL_BYTES = 64
 """Room for one in6_pktinfo (CMSG_SPACE is 40) and nothing much else."""
-TRUNCATED = socket.MSG_TRUNC
 
 _IP_PKTINFO = 8  # socket.IP_PKTINFO exists from Python 3.12 only
 

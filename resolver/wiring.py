@@ -96,7 +96,11 @@ class Resolver:
             reactor, self._forwarding, self._upstream_answered, self._upstream_failed
         )
         self._streams = StreamListener(
-            reactor, self._received, self._closed, settings.limits.tcp_connections_per_pod
+            reactor,
+            self._received,
+            self._closed,
+            settings.limits.tcp_connections_per_pod,
+            self._core.owner,
         )
         self._doors = Doors(
             reactor, self._streams, hit=self._core.hit, received=self._received, broken=broken
@@ -119,7 +123,7 @@ class Resolver:
         groups = upstream_groups(settings)
         self._warn_without_upstreams(groups["outside"])
         self._upstreams.use(groups)
-        self._streams.max_per_source = settings.limits.tcp_connections_per_pod
+        self._streams.max_per_client = settings.limits.tcp_connections_per_pod
         self._do(self._core.settings_changed(core_settings(settings), self._reactor.seconds()))
 
     def settings_rejected(self) -> None:
@@ -217,9 +221,19 @@ class Resolver:
                     self._core.drain(),
                     self._forwarding.healths(),
                     self._forwarding.states(),
+                    self._counted_beside(),
                     rejected=self._has_rejected,
                 )
             )
+
+    def _counted_beside(self) -> dict[str, float]:
+        """Return, and forget, what was counted beside the core since the last report."""
+        dropped, self._recording.dropped = self._recording.dropped, 0
+        refused, self._streams.refused = self._streams.refused, 0
+        return {
+            "nameward_lookup_records_dropped_total": float(dropped),
+            "nameward_tcp_connections_refused_total": float(refused),
+        }
 
     def _warn_without_upstreams(self, outside: tuple[Upstream, ...]) -> None:
         if not outside:

@@ -43,6 +43,24 @@ RESOLVER_METRICS: dict[str, Metric] = {
         Metric("nameward_dns_cache_entries", "gauge", (), "Entries in the resolver's cache."),
         Metric("nameward_hold_seconds", "histogram", (), "Time a reply was held for its grants."),
         Metric("nameward_hold_timeouts_total", "counter", (), "Replies whose grants came too late."),
+        Metric(
+            "nameward_lookup_records_dropped_total",
+            "counter",
+            (),
+            "Records of lookups for which there was no room on their way to the enforcer.",
+        ),
+        Metric(
+            "nameward_tcp_connections_refused_total",
+            "counter",
+            (),
+            "Connections of clients beyond limits.tcpConnectionsPerPod.",
+        ),
+        Metric(
+            "nameward_settings_rejected",
+            "gauge",
+            (),
+            "1 while the resolver goes on with old settings, because it refused the file as it is.",
+        ),
     )
 }
 """What the resolver reports (``policy.authority.CountersReported``); anything else is ignored."""

@@ -99,7 +99,7 @@ def test_a_turn_is_bounded(reactor, udp):
 
 
 def test_odd_datagrams(reactor, udp):
-    """Zero octets are handed on, what exceeds the largest query is dropped, the loop goes on."""
+    """Zero octets are handed on, of what exceeds the largest query so much that it shows."""
     _, port, echo = udp()
     with client_socket("127.0.0.1", port) as client:
         client.send(b"")
@@ -107,7 +107,7 @@ def test_odd_datagrams(reactor, udp):
         client.send(bytes(4096))
         client.send(b"last")
         reactor.spin(lambda: echo.received and echo.received[-1][0] == b"last")
-        assert [len(wire) for wire, _ in echo.received] == [0, 4096, 4]
+        assert [len(wire) for wire, _ in echo.received] == [0, 4097, 4096, 4]
 
 
 def test_a_client_that_is_gone_costs_nothing(reactor, udp):
@@ -146,10 +146,10 @@ def test_a_bug_is_told_and_not_hidden(reactor, udp):
 class Tcp:
     """A stream listener on loopback with its port and its echo."""
 
-    def __init__(self, reactor, max_per_source):
+    def __init__(self, reactor, max_per_client, owner):
         self.echo = Echo()
         self.listener = StreamListener(
-            reactor, self.echo.take, lambda via, now: self.echo.closed.append(via), max_per_source
+            reactor, self.echo.take, lambda via, now: self.echo.closed.append(via), max_per_client, owner
         )
         self.port = reactor.listenTCP(0, self.listener, interface="127.0.0.1", backlog=512)
 
@@ -164,8 +164,8 @@ def tcp(reactor):
     """Make a TCP listener."""
     made = []
 
-    def make(max_per_source=64):
-        made.append(Tcp(reactor, max_per_source))
+    def make(max_per_client=64, owner=bytes):
+        made.append(Tcp(reactor, max_per_client, owner))
         return made[-1]
 
     yield make
@@ -204,6 +204,7 @@ def test_pipelined_queries_and_replies_in_any_order(reactor, tcp):
         one.listener.reply(first.upper(), client)
         reactor.spin(lambda: readable(sock))
         assert sock.recv(100) == message(b"THIRD") + message(b"FIRST")
+        one.listener.reply(b"SECOND", client)
     reactor.spin(lambda: one.echo.closed == [client.via])
     one.listener.reply(b"late", client)
     assert one.listener.open_count == 0
@@ -230,12 +231,13 @@ def test_lengths_that_no_query_has_end_the_connection(reactor, tcp, prefix):
 
 def test_one_source_cannot_take_more_than_its_number(reactor, tcp):
     """Connections over the cap of a source are closed at once; another source still gets in."""
-    one = tcp(max_per_source=4)
+    one = tcp(max_per_client=4)
     socks = [one.connect() for _ in range(20)]
     reactor.spin(lambda: sum(is_closed(sock) for sock in socks) >= 1 and one.listener.open_count == 4)
     with one.connect("127.0.0.2") as other:
         other.send(message(b"me too"))
         reactor.spin(lambda: one.echo.received)
+        one.listener.reply(b"ME TOO", one.echo.received[0][1])
     socks[0].close()
     reactor.spin(lambda: one.listener.open_count == 3)
     for sock in socks:
@@ -244,7 +246,7 @@ def test_one_source_cannot_take_more_than_its_number(reactor, tcp):
 
 def test_at_the_total_cap_the_idlest_makes_room(reactor, tcp):
     """Connections opened and left give way to one that has something to ask."""
-    one = tcp(max_per_source=stream_listener.MAX_CONNECTIONS)
+    one = tcp(max_per_client=stream_listener.MAX_CONNECTIONS)
     idle = [one.connect() for _ in range(3)]
     reactor.spin(lambda: one.listener.open_count == 3)
     idle[0].send(message(b"active"))
@@ -256,6 +258,78 @@ def test_at_the_total_cap_the_idlest_makes_room(reactor, tcp):
         reactor.spin(lambda: len(one.echo.received) == 2)
     for sock in idle:
         sock.close()
+
+
+def test_the_addresses_of_one_pod_share_its_number(reactor, tcp):
+    """A dual-stack pod has one cap, whichever of its addresses it comes from."""
+    one = tcp(max_per_client=2, owner=lambda source: "pod" if source[-1] < 9 else source)
+    socks = [one.connect("127.0.0.1"), one.connect("127.0.0.2"), one.connect("127.0.0.3")]
+    reactor.spin(lambda: is_closed(socks[2]))
+    assert one.listener.open_count == 2
+    assert one.listener.refused == 1
+    with one.connect("127.0.0.9") as other:
+        other.send(message(b"me too"))
+        reactor.spin(lambda: one.echo.received)
+        one.listener.reply(b"ME TOO", one.echo.received[0][1])
+    socks[0].close()
+    reactor.spin(lambda: one.listener.open_count == 1)
+    with one.connect("127.0.0.3") as third:
+        third.send(message(b"room again"))
+        reactor.spin(lambda: len(one.echo.received) == 2)
+    for sock in socks:
+        sock.close()
+
+
+def test_a_client_that_sends_no_more_gets_its_answers(reactor, tcp):
+    """FIN after the questions (a half-closed connection): all are answered, then it is closed."""
+    one = tcp()
+    with one.connect() as sock:
+        sock.sendall(b"".join(message(b"%d" % number) for number in range(100)))
+        sock.shutdown(socket.SHUT_WR)
+        reactor.spin(lambda: len(one.echo.received) == 100)
+        reactor.spin_for(0.05)
+        assert one.listener.open_count == 1
+        for wire, client in one.echo.received:
+            one.listener.reply(wire, client)
+        data = b""
+        while len(data) < len(b"".join(message(b"%d" % number) for number in range(100))):
+            reactor.spin(lambda: readable(sock))
+            data += sock.recv(65536)
+        reactor.spin(lambda: is_closed(sock))
+    reactor.spin(lambda: one.listener.open_count == 0)
+
+
+def test_answers_given_at_once_do_not_end_a_half_closed_connection_early(reactor, tcp):
+    """More messages than a turn takes, FIN, and replies from within: none is lost."""
+    one = tcp()
+    one.listener.received = lambda wire, client, now: one.listener.reply(wire, client)
+    with one.connect() as sock:
+        sock.sendall(message(b"ab") * 200)
+        sock.shutdown(socket.SHUT_WR)
+        data = b""
+        while len(data) < 800:
+            reactor.spin(lambda: readable(sock))
+            data += sock.recv(65536)
+        assert data == message(b"ab") * 200
+        reactor.spin(lambda: is_closed(sock))
+
+
+def test_a_half_closed_connection_without_an_answer_is_cut(reactor, tcp):
+    """Questions that stay unanswered, or answers nobody takes, keep no connection beyond the idle time."""
+    one = tcp()
+    one.listener.idle_s = 0.2
+    with one.connect() as silent, one.connect() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        silent.send(message(b"silence"))
+        silent.shutdown(socket.SHUT_WR)
+        deaf.send(message(b"much"))
+        deaf.shutdown(socket.SHUT_WR)
+        reactor.spin(lambda: len(one.echo.received) == 2)
+        much = next(client for wire, client in one.echo.received if wire == b"much")
+        for _ in range(200):
+            one.listener.reply(bytes(60_000), much)
+        reactor.spin(lambda: one.listener.open_count == 0)
+        reactor.spin(lambda: is_closed(silent))
 
 
 def test_idle_and_trickling_connections_are_cut(reactor, tcp):

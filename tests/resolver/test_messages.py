@@ -7,7 +7,7 @@ import dns.message
 import pytest
 
 from resolver.core import Client, Core, CoreSettings, Reply
-from resolver.messages import parse_query
+from resolver.messages import FORMERR, NOERROR, parse_query
 from tests.resolver.corpus import read_samples
 from tests.scenarios.stage import Stage, check_reply
 from tests.scenarios.worlds import read_world
@@ -60,6 +60,27 @@ def test_no_cookie_is_echoed():
     stage.publish(read_world(WORLD, 1))
     reply = dns.message.from_wire(core.query_received(query.to_wire(), CLIENT, 0.0)[-1].wire)
     assert [option.otype for option in reply.options] == [dns.edns.OptionType.EDE]
+
+
+def test_a_query_over_four_kibibytes_is_a_format_error():
+    """4,096 octets of padding are read, one more is FORMERR with the client's id and nothing else."""
+    question = b"\x01a\x00\x00\x01\x00\x01"
+    wire = b"\xab\xcd\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01" + question
+
+    def padded(octets):
+        padding = octets - len(wire) - 11 - 4
+        return (
+            wire
+            + b"\x00\x00\x29\x04\xd0\x00\x00\x00\x00"
+            + (padding + 4).to_bytes(2, "big")
+            + b"\x00\x0c"
+            + padding.to_bytes(2, "big")
+            + bytes(padding)
+        )
+
+    longest, longer = parse_query(padded(4096)), parse_query(padded(4097))
+    assert (longest.rcode, longest.opt) == (NOERROR, True)
+    assert (longer.rcode, longer.id, longer.question) == (FORMERR, b"\xab\xcd", b"")
 
 
 def test_question_is_kept_and_name_lowered():

@@ -70,10 +70,14 @@ def test_a_report_is_growth_and_drains_the_upstreams():
         {'nameward_dns_request_seconds{path="miss"}': [0.2]},
         {"nameward_dns_cache_entries": 5.0},
     )
-    first = counters_report(report, [health], (health.state(),), rejected=True)
-    second = counters_report(Report({}, {}, {}), [health], (health.state(),), rejected=False)
+    beside = {"nameward_lookup_records_dropped_total": 3.0, "nameward_tcp_connections_refused_total": 0.0}
+    first = counters_report(report, [health], (health.state(),), beside, rejected=True)
+    second = counters_report(Report({}, {}, {}), [health], (health.state(),), {}, rejected=False)
     assert sum(first.histograms['nameward_dns_upstream_seconds{upstream="192.0.2.1"}'][:-1]) == 1
     assert second.histograms == {}
     assert (first.gauges["nameward_settings_rejected"], second.gauges["nameward_settings_rejected"]) == (1, 0)
     assert all(parse_series_key(key, "histogram") for key in first.histograms)
-    assert all(parse_series_key(key, "counter") for key in first.counters)
+    assert first.counters["nameward_lookup_records_dropped_total"] == 3
+    assert len(first.counters) == 2, "what did not grow is not told"
+    assert all(parse_series_key(key, "counter") for key in (*first.counters, *beside))
+    assert all(parse_series_key(key, "gauge") for key in first.gauges)
