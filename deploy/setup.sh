@@ -4,6 +4,7 @@
 #
 #   bash deploy/setup.sh demo [--json] [--keep]   the containment scenario, on real packets
 #   bash deploy/setup.sh test                     everything that is tested
+#   bash deploy/setup.sh bench                    what an answer costs, beside dnsmasq and Unbound
 #   bash deploy/setup.sh install                  only install
 #
 # It starts no daemon and leaves none enabled that was not there before. It uses apt's and pip's own
@@ -11,8 +12,10 @@
 set -euo pipefail
 
 readonly RUN_PACKAGES=(python3 python3-venv python3-nftables python3-seccomp nftables netbase iproute2
-    util-linux nsd ca-certificates)
+    util-linux ca-certificates)
+readonly DEMO_PACKAGES=(nsd)
 readonly TEST_PACKAGES=(make gcc libc6-dev musl-tools bind9-dnsutils knot-dnsutils conntrack tcpdump nodejs procps)
+readonly BENCH_PACKAGES=(make gcc libc6-dev dnsmasq-base unbound dnsperf bind9-dnsutils procps)
 readonly POLICY=/usr/sbin/policy-rc.d
 readonly PYTHON=/usr/bin/python3
 
@@ -65,17 +68,17 @@ install_packages() {
     "${apt[@]}" install -y --no-install-recommends "${missing[@]}" >/dev/null ||
         die "apt-get could not install ${missing[*]}; its message stands above"
     release_daemons
-    if [[ " ${missing[*]} " == *" nsd "* ]]; then
-        disable_nsd
-    fi
+    for package in nsd unbound; do
+        [[ " ${missing[*]} " != *" $package "* ]] || disable_daemon "$package"
+    done
 }
 
-# The demo runs a name server of its own in a namespace; the host did not ask for one.
-disable_nsd() {
+# The demo and the benchmark run name servers of their own in namespaces; the host did not ask for one.
+disable_daemon() {
     if command -v systemctl >/dev/null; then
-        systemctl --quiet disable nsd.service 2>/dev/null || true
+        systemctl --quiet disable "$1.service" 2>/dev/null || true
     elif command -v update-rc.d >/dev/null; then
-        update-rc.d nsd disable >/dev/null 2>&1 || true
+        update-rc.d "$1" disable >/dev/null 2>&1 || true
     fi
 }
 
@@ -114,8 +117,8 @@ build_venv() {
 main() {
     local what="${1:-}" problem
     (($#)) && shift
-    [[ $what == demo || $what == test || $what == install ]] ||
-        die "say what to run: bash deploy/setup.sh demo, test or install" 2
+    [[ $what == demo || $what == test || $what == bench || $what == install ]] ||
+        die "say what to run: bash deploy/setup.sh demo, test, bench or install" 2
     check_machine
     cd "$(dirname "${BASH_SOURCE[0]}")/.."
     install_packages "${RUN_PACKAGES[@]}"
@@ -123,11 +126,12 @@ main() {
     case $what in
     demo)
         [[ -z $problem ]] || die "the demo cannot run here: $problem"
+        install_packages "${DEMO_PACKAGES[@]}"
         build_venv ""
         exec .venv/bin/nameward demo "$@"
         ;;
     test)
-        install_packages "${TEST_PACKAGES[@]}"
+        install_packages "${DEMO_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
         build_venv dev
         if [[ -n $problem ]]; then
             say "tests on the real kernel will be skipped: $problem"
@@ -135,6 +139,12 @@ main() {
             export LAB=required
         fi
         exec make check
+        ;;
+    bench)
+        [[ -z $problem ]] || die "the benchmark cannot run here: $problem"
+        install_packages "${DEMO_PACKAGES[@]}" "${BENCH_PACKAGES[@]}"
+        build_venv ""
+        exec make bench
         ;;
     install)
         build_venv ""
