@@ -61,6 +61,20 @@ class Cached:
         return max(1, min(int(self.expires_at - now), max_ttl_s))
 
 
+def joined(led: Cached, outside: Cached, now: float) -> Cached:
+    """Return the answer of a chain that began in ``led`` and was looked up further in ``outside``."""
+    both = Cached(outside.owner)
+    first, last = led.answer, outside.answer
+    if first is not None and last is not None:
+        ttl_s = min(first.ttl_s, last.ttl_s)
+        both.answer = last._replace(chain=first.chain + last.chain, signatures=(), ttl_s=ttl_s)
+    both.stored_at = outside.stored_at
+    both.expires_at = outside.expires_at
+    if outside.is_fresh(now):  # the beginning was fresh when the question for the rest was asked
+        both.expires_at = min(both.expires_at, max(led.expires_at, now + 1))
+    return both
+
+
 class Cache:
     """Entries by key; ``capacity`` in units of ``COST_BYTES``."""
 

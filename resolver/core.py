@@ -7,11 +7,14 @@ silence, any bytes from an upstream give effects; one deadline from receipt boun
 
 from __future__ import annotations
 
+from copy import copy
+
 from policy.authority import GrantAnswered
+from policy.names import from_wire
 from policy.pods import Pod
 from policy.snapshot import Snapshot
 from resolver.answers import Answer
-from resolver.cache import Cached
+from resolver.cache import Cached, joined
 from resolver.core_settings import CoreSettings
 from resolver.effects import AskGrants, AskUpstream, Client, Effect, Record, Reply
 from resolver.exchange import NOT_READY, PROHIBITED, Exchange, Stage, exchange_key
@@ -203,6 +206,7 @@ class Core:
             self._discard(exchange)
             return
         self._holds.forget(exchange)
+        exchange.led = None
         self._begin(exchange, now, out)
 
     def _follow(self, exchange: Exchange, verdict: Verdict, now: float, out: list[Effect]) -> None:
@@ -226,8 +230,7 @@ class Core:
         self._flights.reply(exchange, written.wire, verdict.kind, now, out)
 
     def _resolve(self, exchange: Exchange, verdict: Verdict, now: float, out: list[Effect]) -> None:
-        query = exchange.query
-        key = (query.name, query.qtype, query.do)
+        key = exchange.asked
         state, cached = self._lookups.find(key, now)
         owner = exchange.pod.uid if exchange.pod is not None else ""
         if cached is not None and state == "fresh":
@@ -289,6 +292,8 @@ class Core:
         self, exchange: Exchange, verdict: Verdict, cached: Cached, now: float, out: list[Effect]
     ) -> None:
         """Filter an answer for its asker, and reply once its addresses are open."""
+        if exchange.led is not None:
+            cached = joined(exchange.led, cached, now)
         answer, pod, decisions = cached.answer, exchange.pod, self._decisions
         if answer is None or decisions is None:
             return
@@ -299,6 +304,10 @@ class Core:
         if filtered.verdict.kind not in ("permitted", "plain"):
             self._answer_here(exchange, filtered.verdict, now, out)
             return
+        if verdict.cluster and not filtered.verdict.cluster and not answer.records:
+            exchange.led = _up_to(cached, filtered.verdict.name)
+            self._follow(exchange, filtered.verdict, now, out)
+            return
         if _is_expansion(answer, filtered.verdict):
             record(exchange, "search", filtered.verdict, out)
         self._holds.deliver(exchange, cached, filtered, now, out)
@@ -306,6 +315,15 @@ class Core:
     def _discard(self, exchange: Exchange) -> None:
         self._holds.forget(exchange)
         self._flights.discard(exchange)
+
+
+def _up_to(cached: Cached, name: str) -> Cached:
+    """Return the part of a cluster's answer that leads to a name outside, which is asked by itself."""
+    led = copy(cached)
+    if led.answer is not None:
+        targets = [from_wire(target) for target in led.answer.chain]
+        led.answer = led.answer._replace(chain=led.answer.chain[: targets.index(name) + 1], records=())
+    return led
 
 
 def _is_expansion(answer: Answer, verdict: Verdict) -> bool:

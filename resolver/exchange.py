@@ -58,11 +58,14 @@ class Draft(NamedTuple):
 
 
 class Exchange:
-    """One question under way; ``due_at`` is when its present stage must end."""
+    """One question under way; ``due_at`` is when its present stage must end.
+
+    ``led``: the cluster's answer whose chain led outside to a name that is now being looked up.
+    """
 
     __slots__ = (
-        "client", "draft", "due_at", "generation", "key", "meter", "pod", "query", "received_at", "stage",
-        "verdict", "wire",
+        "client", "draft", "due_at", "generation", "key", "led", "meter", "pod", "query", "received_at",
+        "stage", "verdict", "wire",
     )  # fmt: skip
 
     def __init__(self, query: Query, wire: bytes, client: Client, meter: Meter, now: float) -> None:
@@ -77,7 +80,14 @@ class Exchange:
         self.pod: Pod | None = None
         self.verdict: Verdict | None = None
         self.draft: Draft | None = None
+        self.led: Cached | None = None
         self.generation = 0
+
+    @property
+    def asked(self) -> tuple[bytes, int, bool]:
+        """Name (wire form), type and DO of what is to be looked up."""
+        led = self.led.answer if self.led is not None else None
+        return (led.chain[-1] if led is not None else self.query.name, self.query.qtype, self.query.do)
 
     @property
     def limit_bytes(self) -> int:

@@ -20,7 +20,7 @@ def _node(rig: Rig) -> Node:
         authority=rig.authority,
         reconciler=rig.reconciler,
         records=rig.records,
-        addresses=lambda: frozenset(),
+        addresses=frozenset,
         off_loop=lambda _work, _done: None,
         later=lambda _delay_s, _call: None,
         now=rig.clock,
