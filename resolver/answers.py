@@ -22,6 +22,8 @@ from resolver.records import (
 )
 
 MAX_CHAIN = 16
+OBJECT_BYTES = 40
+"""What a record takes beside its octets. Names are kept uncompressed: 64 KiB can say a megabyte."""
 NO_SOA_TTL_S = 5
 """RFC 2308, 5: a negative answer without SOA is not to be cached; it is for this long, as a failure is."""
 
@@ -30,7 +32,8 @@ class Answer(NamedTuple):
     """One upstream answer, for any pod. Names in lower-case wire form, ``ttl_s`` as upstream gave it.
 
     ``chain``: targets from the question's name on; ``records``: RDATAs at its end, none if negative;
-    ``signatures``: RRSIG RDATAs with their owner's index in the chain (0 = the question's name).
+    ``signatures``: RRSIG RDATAs with their owner's index in the chain (0 = the question's name);
+    ``size_bytes``: what all of it takes in memory.
     """
 
     rcode: int
@@ -73,7 +76,8 @@ def read_answer(wire: bytes, name: bytes, qtype: int, *, signed: bool) -> Answer
     ttl_s = min([raw.ttl for raw in raws] + [raw.ttl for raw in final], default=0xFFFFFFFF)
     if final:
         records = read_rdatas(wire, final)
-        return Answer(NOERROR, chain, qtype, records, None, signatures, ttl_s, len(wire))
+        size_bytes = len(wire) + sum(map(len, records)) + OBJECT_BYTES * len(records)
+        return Answer(NOERROR, chain, qtype, records, None, signatures, ttl_s, size_bytes)
     soa, soa_ttl_s = _read_authority(wire, section.end, authorities, chain[-1] if chain else name)
     return Answer(rcode, chain, qtype, (), soa, signatures, min(ttl_s, soa_ttl_s), len(wire))
 

@@ -103,12 +103,10 @@ class Cache:
 
     def put(self, key: Key, answer: Answer, owner: str, now: float, max_negative_s: int) -> Cached:
         """Keep an answer; its TTL is bounded by a day, a negative one's by ``max_negative_s``."""
-        cached = self._prepare(key, owner, 1 + answer.size_bytes // COST_BYTES)
+        cached = self._prepare(key, owner, 1 + answer.size_bytes // COST_BYTES, anew=True)
         cached.answer = answer
         cached.stored_at = now
         cached.expires_at = now + max(1, min(answer.ttl_s, MAX_AGE_S if answer.records else max_negative_s))
-        cached.failed_until = 0.0
-        cached.uses = 0
         return cached
 
     def put_failure(self, key: Key, ede: int, owner: str, now: float) -> Cached:
@@ -119,13 +117,17 @@ class Cache:
         cached.ede = ede
         return cached
 
-    def _prepare(self, key: Key, owner: str, cost: int) -> Cached:
-        """Return the key's entry, its cost booked; make room first."""
+    def _prepare(self, key: Key, owner: str, cost: int, *, anew: bool = False) -> Cached:
+        """Return the key's entry, its cost booked; make room first.
+
+        ``anew``: another in its place, because replies on hold were drafted from the one that is there.
+        """
         cached = self._entries.get(key)
         if cached is None:
             cached = Cached(owner)
         else:
             self._forget(key, cached)
+            cached = Cached(cached.owner) if anew else cached
         self._make_room(cost, cached.owner)
         cached.cost = cost
         self._entries[key] = cached

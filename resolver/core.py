@@ -28,6 +28,7 @@ from resolver.messages import ANY, IN, NOERROR, NXDOMAIN, REFUSED, Query, parse_
 from resolver.replies import EMPTY, Body, Ede, negative, write_error, write_reply
 from resolver.tallies import Report, Tallies
 from resolver.verdicts import NOT_SUPPORTED, Decisions, Verdict
+from resolver.zones import is_reverse
 
 __all__ = [
     "AskGrants", "AskUpstream", "Client", "Core", "CoreSettings", "Effect", "Record", "Reply", "Report",
@@ -36,6 +37,8 @@ __all__ = [
 _HINFO = Body(rtype=13, records=(b"\x07RFC8482\x00",))
 _META_TYPES = range(249, ANY)
 """TKEY, TSIG, IXFR, AXFR, MAILB, MAILA: never forwarded."""
+RECORDS_A_QUERY = 64
+"""So many records of an answer cost a pod one more query of its rate: each is decided and granted."""
 
 
 class Core:
@@ -252,7 +255,10 @@ class Core:
     def _tunnels(self, exchange: Exchange, verdict: Verdict, now: float, out: list[Effect]) -> bool:
         """Count a name that upstream will see; True if it is one too many and was answered."""
         access = verdict.access
-        if access is None or verdict.group == "cluster" or (access.exact and not access.tunnel):
+        if verdict.group == "cluster":
+            if not is_reverse(verdict.name):
+                return False  # a Kubernetes form: the cluster's DNS is its authority and asks nobody else
+        elif access is None or (access.exact and not access.tunnel):
             return False
         domain = exchange.meter.count_name(verdict.name, now, self._settings)
         if not domain:
@@ -300,6 +306,7 @@ class Core:
         if verdict.kind == "plain" or pod is None:
             filtered = Filtered(verdict, answer.records)
         else:
+            exchange.meter.left -= len(answer.records) // RECORDS_A_QUERY
             filtered = filter_answer(answer, verdict, decisions, pod, exchange.query.name)
         if filtered.verdict.kind not in ("permitted", "plain"):
             self._answer_here(exchange, filtered.verdict, now, out)

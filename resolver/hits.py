@@ -15,6 +15,8 @@ from struct import Struct
 from resolver.limits import Meter
 
 MAX_SOURCES = 65536
+MAX_QUERY_BYTES = 320
+"""Longer queries get no prepared reply: a pod could fill the memory with padding that nobody needs."""
 MAX_PER_SOURCE = 2048
 """Prepared replies per source address; more empties that source's table."""
 

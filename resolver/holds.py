@@ -25,7 +25,7 @@ from resolver.exchange import (
 )
 from resolver.filtering import Filtered
 from resolver.flights import Flights, record
-from resolver.hits import Hit, Hits
+from resolver.hits import MAX_QUERY_BYTES, Hit, Hits
 from resolver.realized import Realized
 from resolver.verdicts import Decisions
 
@@ -164,22 +164,24 @@ class Holds:
         extra = tuple(ede for ede in draft.edes if ede is STALE)
         if "limit" in outcomes:
             extra = (*extra, GRANT_LIMIT)
-        ttl_s = self._ttl_s(draft.cached, asking.until if records else float("inf"), now)
+        ttl_s = self._ttl_s(draft, asking.until if records else float("inf"), now)
         reduced = draft_reply(exchange, draft.cached, filtered, ttl_s, extra, truncated=draft.truncated)
         self._send(exchange, reduced, float("-inf"), now, out)
 
     def _release(self, exchange: Exchange, draft: Draft, until: float, now: float, out: list[Effect]) -> None:
         ttl_s = draft.body.ttl
         if until - now < ttl_s or draft.cached.expires_at - now <= ttl_s - 1:
-            ttl_s = self._ttl_s(draft.cached, until, now)
+            ttl_s = self._ttl_s(draft, until, now)
         if ttl_s != draft.body.ttl:
             extra = tuple(ede for ede in draft.edes if ede is STALE)
             draft = draft_reply(exchange, draft.cached, draft.filtered, ttl_s, extra)
         self._send(exchange, draft, until, now, out)
 
-    def _ttl_s(self, cached: Cached, until: float, now: float) -> int:
-        """A TTL that outlives neither the entry nor the grants."""
-        ttl_s = cached.ttl_s(now, self.settings.max_ttl_s)
+    def _ttl_s(self, draft: Draft, until: float, now: float) -> int:
+        """A TTL that outlives neither the entry, which may have expired during the hold, nor the grants."""
+        ttl_s = min(draft.body.ttl, draft.cached.ttl_s(now, self.settings.max_ttl_s))
+        if now >= draft.cached.expires_at and STALE not in draft.edes:
+            ttl_s = 1
         return ttl_s if until - now >= ttl_s else max(1, int(until - now))
 
     def _send(self, exchange: Exchange, draft: Draft, until: float, now: float, out: list[Effect]) -> None:
@@ -204,7 +206,7 @@ class Holds:
 
     def _prepare(self, exchange: Exchange, draft: Draft, until: float, now: float) -> None:
         """Put the reply into the table of hits, until its cache entry or its grants need a look."""
-        if exchange.client.transport != "udp":
+        if exchange.client.transport != "udp" or len(exchange.wire) > MAX_QUERY_BYTES:
             return
         cached = draft.cached
         ttl_s = cached.ttl_s(now, self.settings.max_ttl_s)  # the most that patching will write

@@ -12,7 +12,9 @@ from policy.names import public_suffix, registrable_domain
 from resolver.core_settings import CoreSettings
 
 MAX_DOMAINS = 1024
-"""Registrable domains counted per pod; beyond, the one first asked for is forgotten."""
+MAX_NAMES = 32768
+"""Registrable domains and names counted per pod; beyond, the half with the fewest names is forgotten:
+a pod cannot have a domain forgotten whose count is high without spending as many names on others."""
 UNLIMITED = 1 << 40
 MAX_METERS = 65536
 """Clients that are counted; beyond, those with nothing in flight are forgotten."""
@@ -21,7 +23,7 @@ MAX_METERS = 65536
 class Meter:
     """One pod's counts. The hot path reads ``left`` and ``window_end`` itself."""
 
-    __slots__ = ("_domains", "in_flight", "left", "limited", "refused_at", "window_end")
+    __slots__ = ("_domains", "_names", "in_flight", "left", "limited", "refused_at", "window_end")
 
     def __init__(self, *, limited: bool = True) -> None:
         self.limited = limited
@@ -29,7 +31,8 @@ class Meter:
         self.window_end = 0.0
         self.in_flight = 0
         self.refused_at = float("-inf")
-        self._domains: dict[str, dict[str, float]] = {}
+        self._domains: dict[str, dict[int, float]] = {}
+        self._names = 0
 
     def take(self, now: float, per_second: int) -> bool:
         """Count one query; False if this second's are used up."""
@@ -44,6 +47,11 @@ class Meter:
         """Registrable domains that are counted."""
         return len(self._domains)
 
+    @property
+    def names(self) -> int:
+        """Distinct names that are counted."""
+        return self._names
+
     def tells(self, now: float) -> bool:
         """Say whether a refusal is to be recorded: the first of a second."""
         if now < self.refused_at + 1.0:
@@ -56,18 +64,27 @@ class Meter:
         domain = _domain_below(name.partition(".")[2]) or registrable_domain(name)
         names = self._domains.get(domain)
         if names is None:
-            if len(self._domains) >= MAX_DOMAINS:
-                del self._domains[next(iter(self._domains))]
+            if len(self._domains) >= MAX_DOMAINS or self._names >= MAX_NAMES:
+                self._forget_half()
             names = self._domains[domain] = {}
-        if name in names:
+        known = hash(name)  # keyed by this process's secret, and a tenth of the memory
+        if known in names:
             return ""
         horizon = now - settings.distinct_names_period_s
         while names and next(iter(names.values())) <= horizon:
             del names[next(iter(names))]
+            self._names -= 1
         if len(names) >= settings.distinct_names:
             return domain
-        names[name] = now
+        names[known] = now
+        self._names += 1
         return ""
+
+    def _forget_half(self) -> None:
+        domains = self._domains
+        fewest = sorted(domains, key=lambda domain: len(domains[domain]))[: (len(domains) + 1) // 2]
+        for domain in fewest:
+            self._names -= len(domains.pop(domain))
 
 
 @lru_cache(maxsize=16384)

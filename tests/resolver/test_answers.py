@@ -92,3 +92,24 @@ def test_pointers_to_pointers_are_bounded():
 def test_is_within_is_label_aligned(name, zone, within):
     """A zone is a suffix on label borders."""
     assert is_within(name, zone) is within
+
+
+def test_compressed_records_cost_what_they_take():
+    """Three thousand names of 250 octets fit into 64 KiB of message: the cache is told the whole of it."""
+    owner = b"\x03www\x07example\x03com\x00"
+    target = b"".join(b"\x3e" + bytes([97 + n]) * 62 for n in range(3)) + b"\xc0\x0c"
+    question = owner + b"\x00\x02\x00\x01"
+    first = b"\xc0\x0c\x00\x02\x00\x01\x00\x00\x00\x3c" + len(target).to_bytes(2, "big") + target
+    at = 12 + len(question) + 12
+    others = b"".join(
+        b"\xc0\x0c\x00\x02\x00\x01\x00\x00\x00\x3c\x00\x06"
+        + b"\x03"
+        + n.to_bytes(3, "big")
+        + (0xC000 | at).to_bytes(2, "big")
+        for n in range(3000)
+    )
+    wire = b"\x00\x01\x81\x80\x00\x01" + (3001).to_bytes(2, "big") + bytes(4) + question + first + others
+    answer = read_answer(wire, owner, 2, signed=False)
+    assert len(wire) < 65536
+    assert len(answer.records) > 2000, "some are equal in lower case"
+    assert answer.size_bytes > sum(map(len, answer.records)) > 500_000

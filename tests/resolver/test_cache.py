@@ -66,6 +66,18 @@ def test_least_recently_used_goes_first():
     assert cache.get(key(2)) is None
 
 
+def test_a_newer_answer_leaves_the_older_one_as_it_was():
+    """A reply on hold was drafted from the entry: what a prefetch brings meanwhile is another entry."""
+    cache = Cache(10)
+    held = cache.put(key(1), an_answer(), "pod", 0.0, 60)
+    fresh = cache.put(key(1), an_answer(ttl_s=600, records=(b"\x02\x02\x02\x02",)), "other", 50.0, 60)
+    assert held.answer.records == (b"\x01\x01\x01\x01",)
+    assert held.expires_at == 60.0
+    assert cache.get(key(1)) is fresh
+    assert fresh.owner == "pod"
+    assert cache.used == 1
+
+
 def test_lives():
     """A day at most, maxTTL for negatives, one second at least; stale for an hour, positives only."""
     cache = Cache(10)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from resolver.core_settings import CoreSettings
-from resolver.limits import MAX_DOMAINS, MAX_METERS, Meter, Meters
+from resolver.limits import MAX_DOMAINS, MAX_METERS, MAX_NAMES, Meter, Meters
 
 SETTINGS = CoreSettings(distinct_names=3, distinct_names_period_s=600.0)
 
@@ -43,12 +43,27 @@ def test_registrable_domains():
     assert not meter.count_name("x3.two.co.uk", 0.0, SETTINGS)
 
 
+def test_a_count_is_not_washed_away():
+    """A flood of other domains does not make room for more names of the one that had too many."""
+    meter = Meter()
+    for number in range(3):
+        meter.count_name(f"x{number}.example.com", 0.0, SETTINGS)
+    for number in range(5 * MAX_DOMAINS):
+        meter.count_name(f"www.d{number}.com", 1.0, SETTINGS)
+    assert meter.count_name("x3.example.com", 2.0, SETTINGS) == "example.com"
+
+
 def test_memory_is_bounded():
     """However many domains and clients there are, a bounded number is remembered."""
     meter = Meter()
     for number in range(MAX_DOMAINS + 100):
         meter.count_name(f"www.d{number}.com", 0.0, SETTINGS)
-    assert meter.domains == MAX_DOMAINS
+    assert meter.domains <= MAX_DOMAINS
+    many = CoreSettings(distinct_names=300)
+    meter = Meter()
+    for number in range(MAX_NAMES + 10_000):
+        meter.count_name(f"n{number}.d{number // 300}.com", 0.0, many)
+    assert meter.names <= MAX_NAMES + 300
     meters = Meters()
     for number in range(MAX_METERS + 100):
         meters.of(number.to_bytes(4, "big"))
