@@ -7,6 +7,7 @@ identity and so no grant; a pod is admitted only by the interface that leads to 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from enforcer.elements import Element, Endpoint, KnownPod, node_elements
@@ -18,10 +19,25 @@ from policy.world import World
 
 
 class Host(NamedTuple):
-    """What the host says: interface by packed pod address, interfaces with a default route."""
+    """What the host says: interface by packed pod address, interfaces with a default route.
+
+    ``bridges`` are the pods' bridges; ``ports`` says behind which port of theirs an address is.
+    """
 
     interfaces: Mapping[bytes, str]
     uplinks: tuple[str, ...]
+    bridges: tuple[str, ...] = ()
+    ports: Mapping[bytes, str] = MappingProxyType({})
+
+    def interface(self, source: bytes) -> str:
+        """Return the interface by which an address is admitted; "" where it is not known for sure."""
+        name = self.interfaces.get(source, "")
+        is_unsure = name in self.uplinks or (name in self.bridges and source not in self.ports)
+        return "" if is_unsure else name
+
+    def place(self, source: bytes) -> str:
+        """Return where an address is attached: its interface, or its bridge's port; "" if unknown."""
+        return self.ports.get(source, "") or self.interface(source)
 
 
 class Fixed(NamedTuple):
@@ -62,9 +78,9 @@ def identities(claimed: Claims, host: Host, boot_id: str) -> dict[bytes, Identit
     """Return the identity of every governed address whose pod and interface are known."""
     found: dict[bytes, Identity] = {}
     for source, pod in claimed.pods.items():
-        interface = host.interfaces.get(source, "")
-        if pod is not None and pod.governed and interface and interface not in host.uplinks:
-            found[source] = Identity(source, interface, pod.uid or pod.key, boot_id, pod.key)
+        place = host.place(source)
+        if pod is not None and pod.governed and place:
+            found[source] = Identity(source, place, pod.uid or pod.key, boot_id, pod.key)
     return found
 
 
@@ -83,9 +99,8 @@ def desired_elements(
         if source in coming:
             continue
         governed = source in claimed.governed
-        interface = host.interfaces.get(source, "")
-        is_attributed = source in admitted if governed else pod is not None and interface not in host.uplinks
-        known.append(KnownPod(source, interface if is_attributed else "", governed))
+        is_attributed = source in admitted if governed else pod is not None
+        known.append(KnownPod(source, host.interface(source) if is_attributed else "", governed))
     static = {}
     for source, identity in admitted.items():
         pod = snapshot.pod(identity.key)
@@ -96,6 +111,7 @@ def desired_elements(
         cluster_cidrs=snapshot.world.cluster_cidrs,
         never=[to_packed(text) for text in snapshot.world.dns_addresses],
         uplinks=host.uplinks,
+        bridges=host.bridges,
         upstreams=fixed.upstreams,
         listen=fixed.listen,
         static=static,

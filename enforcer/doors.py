@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from enforcer.bridge import Bridge
 from enforcer.elements import Change, InstalledElement
 
 FlowTuple = tuple[bytes, bytes, str, int]
@@ -22,7 +23,7 @@ class KernelDoor(Protocol):
         """Make all changes or raise ``KernelRejected``."""
 
     def install(self, text: str) -> None:
-        """Replace the policy table."""
+        """Replace the policy table, or the one between a bridge's ports."""
 
     def install_guard(self, text: str) -> None:
         """Make the guard table, to live as long as this process."""
@@ -35,6 +36,9 @@ class KernelDoor(Protocol):
 
     def guard_fingerprint(self) -> str:
         """Digest of the guard's structure; "" without it."""
+
+    def bridge_fingerprint(self) -> str:
+        """Digest of the bridge table's structure; "" without it."""
 
     def elements(self, name: str) -> list[InstalledElement]:
         """Read one set."""
@@ -55,6 +59,9 @@ class HostDoor(Protocol):
 
     def pod_interface(self, address: bytes) -> str | None:
         """Return the interface that leads to a pod's address."""
+
+    def bridges(self) -> Iterable[Bridge]:
+        """Return the bridges, and what is behind their ports."""
 
     def uplinks(self) -> Iterable[str]:
         """Return the interfaces that carry a default route."""

@@ -222,6 +222,7 @@ def node_elements(
     cluster_cidrs: Iterable[str] = (),
     never: Iterable[bytes] = (),
     uplinks: Iterable[str] = (),
+    bridges: Iterable[str] = (),
     upstreams: Iterable[Endpoint] = (),
     listen: Iterable[Endpoint] = (),
     static: Mapping[bytes, Iterable[Box]] | None = None,
@@ -230,25 +231,30 @@ def node_elements(
 
     ``never`` are packed addresses that no exemption covers, beside the metadata addresses;
     ``static`` maps packed pod addresses to their boxes. A pod without interface is in ``governed*``
-    and in no ``podsrc*``: whatever claims its address is dropped.
+    and in no ``podsrc*``: whatever claims its address is dropped. ``podifs`` are the interfaces of one
+    pod each: behind ``bridges`` others may come, their ports are told apart in the bridge table.
     """
     found: dict[str, dict[bytes, Element]] = {name: {} for name in NODE_SETS}
 
     def put(name: str, key: bytes, key_end: bytes = b"") -> None:
         found[name][key] = Element(name, key, key_end)
 
+    shared = frozenset(bridges)
     for pod in pods:
         v = "4" if len(pod.address) == 4 else "6"
         put(f"governed{v}" if pod.governed else f"ungoverned{v}", pod.address)
         if pod.interface:
             put(f"podsrc{v}", interface_key(pod.interface) + pod.address)
-            put("podifs", interface_key(pod.interface))
+            if pod.interface not in shared:
+                put("podifs", interface_key(pod.interface))
     for first, last in _merged(cluster_cidrs):
         put("cluster4" if len(first) == 4 else "cluster6", first, last)
     for address in (*never, *(ipaddress.ip_address(text).packed for text in METADATA)):
         put("never4" if len(address) == 4 else "never6", address)
     for name in uplinks:
         put("uplinks", interface_key(name))
+    for name in shared:
+        put("bridges", interface_key(name))
     for kind, endpoints in (("upstreams", upstreams), ("listen", listen)):
         for end in endpoints:
             key = end.address + _protocol(PROTOCOLS[end.protocol]) + _port(end.port)
@@ -262,6 +268,7 @@ def node_elements(
 NODE_SETS = (
     "uplinks",
     "podifs",
+    "bridges",
     *(
         f"{name}{v}"
         for v in "46"
@@ -281,6 +288,7 @@ NODE_SETS = (
 GUARD_SETS = (
     "uplinks",
     "podifs",
+    "bridges",
     *(f"{name}{v}" for v in "46" for name in ("podsrc", "governed", "ungoverned")),
 )
 """The node sets that the guard table repeats."""

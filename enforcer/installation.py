@@ -76,6 +76,11 @@ class Installation:
         """Say whether some policy table is in the kernel, ours of today or not."""
         return bool(self._kernel.fingerprint())
 
+    @property
+    def bridges(self) -> frozenset[str]:
+        """Name the bridges that the policy table takes for pods'."""
+        return frozenset(key.rstrip(b"\0").decode() for key in self.node.get("bridges", {}))
+
     def build(self) -> None:
         """Install the structure; every set is empty afterwards. ``KernelRejected``: nothing happened."""
         self._kernel.install(self._structure)

@@ -19,7 +19,7 @@ import nftables
 
 from enforcer import transaction
 from enforcer.elements import Change, Element, InstalledElement, Remove, Renew
-from enforcer.layout import GUARD_TABLE, TABLE
+from enforcer.layout import BRIDGE_TABLE, GUARD_TABLE, TABLE
 from enforcer.netlink import (
     NETLINK_NETFILTER,
     NLMSG_ERROR,
@@ -35,7 +35,7 @@ _MONITOR_BYTES = 8 << 20
 _DUMP_BYTES = 4 << 20
 
 Event = Literal["gone", "changed", "guard gone", "lost"]
-"""What the monitor saw: our table deleted, or changed by another process; the guard deleted;
+"""What the monitor saw: our table deleted, or it or the bridges' changed by another; the guard deleted;
 or notifications lost (ENOBUFS: reconcile now)."""
 
 
@@ -107,7 +107,10 @@ class Kernel:
                     raise KernelRejected(worst.errno or errno.EIO, index, worst.strerror or "")
 
     def install(self, text: str) -> None:
-        """Run nft text (``ruleset.structure``) as one transaction; KernelRejected with nft's words."""
+        """Run nft text (``ruleset.structure``, ``bridge.bridge_table``) as one transaction.
+
+        KernelRejected with nft's words.
+        """
         _run(self._nft, text)
 
     def install_guard(self, text: str) -> None:
@@ -135,11 +138,16 @@ class Kernel:
         """As ``fingerprint`` for the guard table."""
         return self._digest(self._guard_table)
 
-    def _digest(self, table: str) -> str:
+    def bridge_fingerprint(self) -> str:
+        """As ``fingerprint`` for the table in the bridge family."""
+        return self._digest(BRIDGE_TABLE, transaction.NFPROTO_BRIDGE)
+
+    def _digest(self, table: str, family: int = transaction.NFPROTO_INET) -> str:
         digest = hashlib.sha256()
         for kind, kept in transaction.STRUCTURE_QUERIES:
-            found = self._socket.dump(transaction.SUBSYSTEM << 8 | kind, transaction.table_header(table))
-            parts = list(transaction.structure_parts(table, kind, kept, found))
+            header = transaction.table_header(table, family)
+            found = self._socket.dump(transaction.SUBSYSTEM << 8 | kind, header)
+            parts = list(transaction.structure_parts(table, kind, kept, found, family))
             if kind == transaction.GETTABLE and not parts:
                 return ""
             for part in parts:
@@ -197,6 +205,8 @@ class Kernel:
         kind = notice.type & 0xFF
         # every nf_tables message begins with its table's name, as attribute 1
         table = next((v.rstrip(b"\0").decode() for k, v in attributes(notice.payload, 4) if k == 1), "")
+        if notice.payload[0] == transaction.NFPROTO_BRIDGE:
+            return {"changed"} if table == BRIDGE_TABLE else set()
         if notice.payload[:1] != bytes((transaction.NFPROTO_INET,)) or table not in (
             self._table,
             self._guard_table,
@@ -254,7 +264,7 @@ def _command(table: str, change: Change) -> str:
     """Word a change to one of the guard's sets for nft: an interface, an address, or both."""
     name, key = (change.set, change.key) if isinstance(change, Remove) else change.element[:2]
     words = []
-    if name in ("uplinks", "podifs") or name.startswith("podsrc"):
+    if name in ("uplinks", "podifs", "bridges") or name.startswith("podsrc"):
         interface, key = key[:16].rstrip(b"\0"), key[16:]
         words.append(f'"{interface.decode()}"')
     if key:

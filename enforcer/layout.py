@@ -14,6 +14,8 @@ import msgspec
 
 TABLE = "nameward"
 GUARD_TABLE = "nameward_guard"
+BRIDGE_TABLE = "nameward"
+"""In the bridge family."""
 PASSED = 0x40000000
 """Mark bit: the policy table let this packet through. Lives between two adjacent hooks only."""
 DNS_MARK = 0x53
@@ -79,7 +81,10 @@ def clear_mark() -> str:
 
 
 def from_pods(layout: Layout, side: Literal["iif", "oif"], verdict: str) -> list[str]:
-    """One rule per kind or name pattern; never an interface that carries a default route."""
+    """One rule per kind or name pattern, one for pods' bridges; never what carries a default route."""
     kinds = [f'meta {side}kind "{kind}"' for kind in layout.pod_interface_kinds]
     names = [f'{side}name "{name}"' for name in layout.pod_interface_names]
-    return [f"{match} {side}name != @uplinks {verdict}" for match in (*kinds, *names)]
+    return [
+        *[f"{match} {side}name != @uplinks {verdict}" for match in (*kinds, *names)],
+        f"{side}name @bridges {verdict}",
+    ]

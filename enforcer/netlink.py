@@ -141,6 +141,10 @@ class NetlinkSocket:
         """Close it; what the kernel ties to its life (owned tables) goes with it."""
         self._socket.close()
 
+    def check_strictly(self) -> None:
+        """Have dumps filtered as their headers say (another namespace's need it); OSError before 4.20."""
+        self._socket.setsockopt(_SOL_NETLINK, _GET_STRICT_CHK, 1)
+
     def next_seq(self, count: int = 1) -> int:
         """Reserve ``count`` sequence numbers and return the first."""
         first = self._seq

@@ -8,11 +8,12 @@ desired state, so that any of them may be repeated. Invariant: nothing here is a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from enforcer import adoption, announcements
 from enforcer.authority import Admitted, Authority
+from enforcer.bridging import Bridging
 from enforcer.desired import Claims, Fixed, Host, claims, desired_elements, identities
 from enforcer.doors import FlowsDoor, HostDoor, KernelDoor, OffLoop
 from enforcer.elements import Add, Change, Element
@@ -41,6 +42,7 @@ class Reconciler:
         *,
         kernel: KernelDoor,
         installation: Installation,
+        bridging: Bridging,
         flows: FlowsDoor,
         host: HostDoor,
         ledger: Ledger,
@@ -56,6 +58,7 @@ class Reconciler:
     ) -> None:
         self._kernel = kernel
         self._installation = installation
+        self._bridging = bridging
         self._flows = flows
         self._host_door = host
         self._ledger = ledger
@@ -73,6 +76,8 @@ class Reconciler:
         self._host = Host({}, ())
         self._interfaces: dict[bytes, str] = {}
         """What the host said since links or routes last changed."""
+        self.portless: dict[bytes, str] = {}
+        """Addresses that are behind a bridge, at no port that is known."""
         self._replayed: Replayed | None = None
         self.snapshot: Snapshot | None = None
         self.coming: frozenset[bytes] = frozenset()
@@ -89,6 +94,7 @@ class Reconciler:
         ``KernelRejected`` if the kernel cannot do the least.
         """
         self._replayed = replayed
+        self._bridging.begin()
         if not self._installation.begin() and not self._installation.is_there:
             self._installation.build()
         if self._installation.is_built:
@@ -112,8 +118,24 @@ class Reconciler:
             return
         claimed = claims(self.snapshot.world, self.fixed.node)
         self._interfaces = {}
-        if self._look_at_host(claimed) != self._host:
+        host = self._look_at_host(claimed)
+        if host != self._host:
             self.apply(self.snapshot)
+        elif self._replayed is None:
+            self._bring_bridges(claimed, host)
+
+    def look_for_ports(self) -> None:
+        """Look again while a pod is behind a bridge and nobody knows at which port."""
+        if self.portless:
+            self.host_changed()
+
+    def _bring_bridges(self, claimed: Claims, host: Host, ready: Iterable[str] | None = None) -> None:
+        pods = {source: source in claimed.governed for source in claimed.pods}
+        try:
+            self._bridging.bring(pods, host.ports, ready)
+        except KernelRejected as refused:
+            self.kernel_errors += 1
+            self._records.tell("kernel.refused", "error", reason=str(refused))
 
     def _look_at_host(self, claimed: Claims) -> Host:
         uplinks = tuple(sorted(self._host_door.uplinks()))
@@ -121,16 +143,35 @@ class Reconciler:
         for source in claimed.pods:
             if source not in known and (name := self._host_door.pod_interface(source)):
                 known[source] = name
-        return Host({source: known[source] for source in claimed.pods if source in known}, uplinks)
+        interfaces = {source: known[source] for source in claimed.pods if source in known}
+        bridges = self._bridging.look(self._host_door.bridges(), uplinks)
+        ports = self._bridging.ports(interfaces)
+        self.portless = {
+            source: name for source, name in interfaces.items() if name in bridges and source not in ports
+        }
+        return Host(interfaces, uplinks, bridges, {s: p for s, p in ports.items() if s in interfaces})
 
     def _apply(self, snapshot: Snapshot) -> None:
         now = self._now()
         claimed = claims(snapshot.world, self.fixed.node)
         host = self._look_at_host(claimed)
         wanted = identities(claimed, host, self.fixed.boot_id)
+        self._bring_bridges(claimed, host, self._installation.bridges)
         if self._replayed is not None:
             self._first(snapshot, claimed, host, wanted, now)
-            return
+        else:
+            self._later(snapshot, claimed, host, wanted, now)
+        self._bring_bridges(claimed, host)
+
+    def _later(
+        self,
+        snapshot: Snapshot,
+        claimed: Claims,
+        host: Host,
+        wanted: Mapping[bytes, Identity],
+        now: float,
+    ) -> None:
+        """Bring into force what follows the first."""
         coming = frozenset(source for source, each in wanted.items() if self._identities.get(source) != each)
         gone = [each for source, each in self._identities.items() if wanted.get(source) != each]
         revisions = [close(self._ledger.accounts[each.source], now) for each in gone]
@@ -318,6 +359,8 @@ class Reconciler:
         desired = desired_elements(
             snapshot, claimed, self._host, fixed=self.fixed, admitted=identified, coming=self.coming
         )
+        if self._bridging.restore(deep=deep):
+            wrong.append("the bridge table was changed or gone")
         if not self._installation.is_guarded:
             wrong.append("the guard table was gone")
             self._installation.raise_guard()

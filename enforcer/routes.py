@@ -17,6 +17,8 @@ import socket
 import struct
 from typing import Literal, NamedTuple
 
+from enforcer import bridge_ports
+from enforcer.bridge import Bridge
 from enforcer.layout import DNS_MARK, DNS_MARK_MASK
 from enforcer.netlink import (
     NETLINK_ROUTE,
@@ -60,11 +62,14 @@ class Routes:
     def __init__(self) -> None:
         """OSError without netlink."""
         self._socket = NetlinkSocket(NETLINK_ROUTE, receive_bytes=4 << 20)
+        self._strict = NetlinkSocket(NETLINK_ROUTE, receive_bytes=4 << 20)
+        self._strict.check_strictly()
         self._monitor: NetlinkSocket | None = None
 
     def close(self) -> None:
         """Close the sockets; rules and routes stay until ``remove_dns_rule``."""
         self._socket.close()
+        self._strict.close()
         if self._monitor is not None:
             self._monitor.close()
 
@@ -77,6 +82,10 @@ class Routes:
             kind = dict(attributes(fields.get(18, b""))).get(1, b"")
             found[index] = Link(index, _string(fields.get(3, b"")), _string(kind))
         return found
+
+    def bridges(self) -> list[Bridge]:
+        """The node's bridges, and what is behind their ports."""
+        return bridge_ports.bridges(self._strict)
 
     def addresses(self) -> frozenset[bytes]:
         """The node's own addresses, packed."""

@@ -271,6 +271,14 @@ _UNSETTLED = ["ct state invalid drop", "meta nfproto != @settled drop"]
 refilled, flows must live on."""
 
 
+_BRIDGED = [
+    f"iifname @bridges ip6 hoplimit 255 icmpv6 type {{ {NEIGHBOURS} }} goto pass",
+    f"iifname @bridges ip6 daddr ff02::/16 icmpv6 type {{ {MULTICAST_MEMBERSHIP} }} goto pass",
+]
+"""Neighbour discovery between a bridge's ports, where br_netfilter shows it here: hop limit 255 and
+link-local groups are never routed (RFC 4861 6.1, RFC 4291 2.5.6)."""
+
+
 def _base_chains(layout: Layout) -> list[str]:
     up = [f"{ip} saddr @governed{v} jump up{v}" for ip, v in FAMILIES]
     down = [f"{ip} daddr @governed{v} jump down{v}" for ip, v in FAMILIES]
@@ -285,6 +293,7 @@ def _base_chains(layout: Layout) -> list[str]:
         [
             "type filter hook forward priority filter - 5; policy accept;",
             *astray(layout),
+            *_BRIDGED,
             *up,
             *down,
             unsettled,

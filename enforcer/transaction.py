@@ -26,7 +26,7 @@ from enforcer.netlink import (
     text,
 )
 
-NFPROTO_INET = 1
+NFPROTO_INET, NFPROTO_BRIDGE = 1, 7
 SUBSYSTEM = 10
 GETTABLE, DELTABLE, GETCHAIN, GETRULE, GETSET = 1, 2, 4, 7, 10
 NEWSETELEM, GETSETELEM, DELSETELEM, NEWGEN, GETOBJ = 12, 13, 14, 15, 19
@@ -128,19 +128,19 @@ def list_header(table: str, name: str) -> bytes:
     return struct.pack(">BBH", NFPROTO_INET, 0, 0) + text(_LIST_TABLE, table) + text(_LIST_SET, name)
 
 
-def table_header(table: str) -> bytes:
+def table_header(table: str, family: int = NFPROTO_INET) -> bytes:
     """Family and table: what a query about a table's parts begins with."""
-    return struct.pack(">BBH", NFPROTO_INET, 0, 0) + text(1, table)
+    return struct.pack(">BBH", family, 0, 0) + text(1, table)
 
 
 def structure_parts(
-    table: str, kind: int, kept: tuple[int, ...], found: Sequence[Message]
+    table: str, kind: int, kept: tuple[int, ...], found: Sequence[Message], family: int = NFPROTO_INET
 ) -> Iterator[bytes]:
     """Keep what matters of a dump, and only of this table (dumps of chains hold all tables')."""
     name = table.encode() + b"\0"
     for answer in found:
         fields = dict(attributes(answer.payload, 4))
-        if answer.payload[0] == NFPROTO_INET and fields.get(1) == name:
+        if answer.payload[0] == family and fields.get(1) == name:
             yield bytes((kind,)) + b"".join(attribute(k, fields[k]) for k in kept if k in fields)
 
 

@@ -22,6 +22,7 @@ from twisted.python.threadpool import ThreadPool
 from enforcer import inspect, link, probe, web
 from enforcer.authority import Authority, GrantLimits
 from enforcer.blocked import BlockedRecords
+from enforcer.bridging import Bridging
 from enforcer.collection import Collection
 from enforcer.conntrack import Conntrack
 from enforcer.desired import Fixed
@@ -50,6 +51,7 @@ DEFAULT_DNS_PORT = 15353
 COLLECT_EVERY_S = 15.0
 CHECK_EVERY_S = 5.0
 COMPARE_EVERY_S = 60.0
+PORTS_EVERY_S = 0.5
 COMPACTION_LINES = 200
 THREADS = 3
 
@@ -90,6 +92,7 @@ class Wiring:
         self.installation = Installation(
             self._kernel, layout, self._folder / "structure", guards=self._able.owns
         )
+        self._bridging = Bridging(self._kernel, layout)
         self.authority = Authority(self.ledger, self._journal, self._kernel.commit, _limits(settings))
         self._join(settings, boot_id)
 
@@ -98,6 +101,7 @@ class Wiring:
         self.reconciler = Reconciler(
             kernel=self._kernel,
             installation=self.installation,
+            bridging=self._bridging,
             flows=flows,
             host=self._routes,
             ledger=self.ledger,
@@ -213,6 +217,7 @@ class Wiring:
             (COLLECT_EVERY_S, self._collection.begin),
             (CHECK_EVERY_S, self._check),
             (COMPARE_EVERY_S, self._compare),
+            (PORTS_EVERY_S, self.reconciler.look_for_ports),
         ):
             turning = LoopingCall(call)
             turning.clock = self._reactor
@@ -236,6 +241,7 @@ class Wiring:
         self.reconciler.on_revoke = cast("OnRevoke", settings.enforcement.on_revoke)
         self.reconciler.fixed = _fixed(settings, self.reconciler.fixed.boot_id)
         layout = layout_of(settings, self._uid, self._dns_port(), capture_by=self._capture_by)
+        self._bridging.change(layout)
         if self.installation.change(layout):
             self._compare()
         if settings.policy != old.policy:
@@ -324,7 +330,7 @@ class Wiring:
 
     def _check(self) -> None:
         """Ask the kernel whether it enforces; what is in doubt is what ``status`` says."""
-        doubts = list(self.installation.doubts)
+        doubts = [*self.installation.doubts, *self._bridging.doubts]
         if self.reconciler.snapshot is None:
             doubts.append("nothing was loaded yet")
         elif not doubts:

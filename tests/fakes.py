@@ -43,6 +43,9 @@ class FakeKernel:
         self._events: set[Event] = set()
         self._refusals: list[int] = []
         self._installs = 0
+        self.no_bridges = False
+        """This kernel has no bridge family."""
+        self.bridge_texts: list[str] = []
         self.commits: list[tuple[Change, ...]] = []
 
     def close(self) -> None:
@@ -55,6 +58,7 @@ class FakeKernel:
 
     def flush(self) -> None:
         """Somebody runs ``nft flush ruleset``: the policy table goes, the owned guard stays."""
+        self._text.pop("bridge", None)
         if self._drop("nameward"):
             self._events.add("gone")
 
@@ -68,7 +72,14 @@ class FakeKernel:
         self._events.add("lost")
 
     def install(self, text: str) -> None:
-        """Replace the policy table by this text's; its sets are empty."""
+        """Replace the policy table by this text's; its sets are empty. The bridges' table likewise."""
+        if "table bridge nameward {" in text:
+            if self.no_bridges:
+                raise KernelRejected(errno.EOPNOTSUPP)
+            self._installs += 1
+            self.bridge_texts.append(text)
+            self._text["bridge"] = f"{self._installs} {text}"
+            return
         self._install("nameward", text)
 
     def install_guard(self, text: str) -> None:
@@ -152,6 +163,10 @@ class FakeKernel:
     def guard_fingerprint(self) -> str:
         """As ``fingerprint`` for the guard."""
         return self._digest("nameward_guard")
+
+    def bridge_fingerprint(self) -> str:
+        """As ``fingerprint`` for the bridges' table."""
+        return self._digest("bridge")
 
     def _digest(self, table: str) -> str:
         text = self._text.get(table)

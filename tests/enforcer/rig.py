@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 
 from enforcer.authority import Authority, GrantLimits
+from enforcer.bridge import Bridge
+from enforcer.bridging import Bridging
 from enforcer.collection import Collection
 from enforcer.desired import Fixed
 from enforcer.elements import GRANT_SETS, live_twin
@@ -102,9 +104,13 @@ class FakeHost:
 
     def __init__(self) -> None:
         self.renamed: dict[bytes, str | None] = {}
+        self.found: list[Bridge] = []
 
     def pod_interface(self, address: bytes) -> str | None:
         return self.renamed.get(address, f"veth{address[-1]}")
+
+    def bridges(self) -> Iterable[Bridge]:
+        return self.found
 
     def uplinks(self) -> Iterable[str]:
         return ("eth0",)
@@ -124,12 +130,14 @@ class Rig:
         bounds = GrantLimits(60.0, GRACE_S, limits.get("per_pod", 100), limits.get("total", 1000))
         self.authority = Authority(self.ledger, self.journal, self.kernel.commit, bounds)
         self.installation = Installation(self.kernel, Layout(), folder / "structure", guards=True)
+        self.bridging = Bridging(self.kernel, Layout())
         self.threads: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
         self.published: list[int] = []
         self.admissions = 0
         self.reconciler = Reconciler(
             kernel=self.kernel,
             installation=self.installation,
+            bridging=self.bridging,
             flows=self.flows,
             host=self.host,
             ledger=self.ledger,
