@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from itertools import count
+from typing import Protocol
 
 import dns.rdatatype
 
@@ -25,6 +26,13 @@ MAX_IN_FLIGHT = 65536
 """Exchanges under way, of all clients together."""
 
 
+class Question(Protocol):
+    """What ``resolver.lookups`` says of a question to upstreams."""
+
+    id: int
+    is_open: bool
+
+
 class Flights:
     """Exchanges by client and question."""
 
@@ -33,7 +41,7 @@ class Flights:
         self.per_pod = per_pod
         self._exchanges: dict[ExchangeKey, Exchange] = {}
         self._connections: dict[int, set[ExchangeKey]] = {}
-        self._due: list[tuple[float, int, Exchange | int]] = []
+        self._due: list[tuple[float, int, Exchange | Question]] = []
         self._order = count()
 
     def __len__(self) -> int:
@@ -68,24 +76,31 @@ class Flights:
                 heapq.heappush(self._due, (due_at, next(self._order), exchange))
         return True
 
-    def schedule(self, at: float, lookup: int) -> None:
+    def schedule(self, at: float, question: Question) -> None:
         """Note when an upstream question must be over."""
-        heapq.heappush(self._due, (at, next(self._order), lookup))
+        heapq.heappush(self._due, (at, next(self._order), question))
 
     def next_deadline(self) -> float | None:
         """The instant at which something is due."""
         due = self._due
         while due:
             at, _, item = due[0]
-            if isinstance(item, int) or (item.stage is not Stage.DONE and item.due_at == at):
+            if isinstance(item, Exchange):
+                is_awaited = item.stage is not Stage.DONE and item.due_at == at
+            else:
+                is_awaited = item.is_open
+            if is_awaited:
                 return at
             heapq.heappop(due)
         return None
 
     def take_due(self, now: float) -> Exchange | int | None:
-        """Take one exchange or upstream question whose time is up."""
+        """Take one exchange, or the id of one upstream question, whose time is up."""
         at = self.next_deadline()
-        return heapq.heappop(self._due)[2] if at is not None and at <= now else None
+        if at is None or at > now:
+            return None
+        item = heapq.heappop(self._due)[2]
+        return item if isinstance(item, Exchange) else item.id
 
     def discard(self, exchange: Exchange) -> None:
         """End an exchange without a reply."""

@@ -3,18 +3,20 @@
 Owns the connection to the enforcer: greeting, descriptors, snapshots and answers in; requests,
 records and counters out. Decides nothing. Invariants: descriptors that came are always taken
 over or closed; what waits for an enforcer that does not read is bounded (the connection is given up,
-and the core asks again on the next one).
+and the core asks again on the next one); what one turn of the loop sends leaves at its end, in one
+write.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol, cast
 
 from twisted.internet.interfaces import (
     IDelayedCall,
     IFileDescriptorReceiver,
-    IPushProducer,
+    IPullProducer,
     IReactorTime,
 )
 from twisted.internet.protocol import ClientFactory, connectionDone
@@ -29,6 +31,8 @@ from policy.world import World
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IConnector, IConsumer, ITCPTransport
+
+    from resolver.transport import Socket
 
     class Transport(ITCPTransport, IConsumer):
         """What Twisted gives a connection of a UNIX socket."""
@@ -72,6 +76,7 @@ class Link(ClientFactory):
         self._retry_s = FIRST_RETRY_S
         self._retry: IDelayedCall | None = None
         self._stopped = False
+        reactor.turn_ends.append(self._turn_ended)
 
     @property
     def is_up(self) -> bool:
@@ -95,11 +100,15 @@ class Link(ClientFactory):
             self._retry.cancel()
             self._retry = None
         if self._connection is not None:
-            self._connection.transport.loseConnection()
+            self._connection.close()
 
     def send(self, message: ToEnforcer) -> bool:
-        """Send if there is an enforcer; False if not (the core asks again, records wait)."""
+        """Send with this turn's end if there is an enforcer; False if not (the core asks again)."""
         return self._connection is not None and self._connection.send(encode(message))
+
+    def _turn_ended(self) -> None:
+        if self._connection is not None:
+            self._connection.flush()
 
     def buildProtocol(self, _addr: IAddress | None) -> TwistedProtocol:
         """Twisted: connected."""
@@ -127,7 +136,7 @@ class Link(ClientFactory):
             self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)
 
 
-@implementer(IFileDescriptorReceiver, IPushProducer)
+@implementer(IFileDescriptorReceiver, IPullProducer)
 class _Connection(TwistedProtocol):
     """One connection, from its greeting to its end."""
 
@@ -145,12 +154,14 @@ class _Connection(TwistedProtocol):
         self._greeting: IDelayedCall | None = None
         self._is_up = False
         self._reason = "closed by the enforcer"
+        self._frames: list[bytes] = []
         self._unsent_bytes = 0
         self.is_full = False
 
     def connectionMade(self) -> None:
         """Twisted: connected; greet, and wait to be greeted."""
-        self.transport.registerProducer(self, True)  # noqa: FBT003 - Twisted's signature
+        self.transport.registerProducer(self, False)  # noqa: FBT003 - Twisted's signature
+        self.is_full = True
         self._greeting = self._reactor.callLater(GREETING_S, self._cut, "no greeting")
         self.transport.write(self._hello)
 
@@ -205,21 +216,37 @@ class _Connection(TwistedProtocol):
             self._authority.grants_answered(message)
 
     def send(self, frame: bytes) -> bool:
-        """Write a frame; give the connection up if too much waits already."""
+        """Take a frame for the end of this turn; give the connection up if too much waits already."""
+        self._frames.append(frame)
         if self.is_full:
             self._unsent_bytes += len(frame)
             if self._unsent_bytes > MAX_UNSENT_BYTES:
                 self._cut("the enforcer does not read")
                 return False
-        self.transport.write(frame)
         return True
 
-    def pauseProducing(self) -> None:
-        """Twisted: the enforcer is behind."""
-        self.is_full = True
+    def flush(self) -> None:
+        """Write what this turn sent: into the socket, and what that does not take through Twisted."""
+        if not self._frames:
+            return
+        data = b"".join(self._frames)
+        self._frames.clear()
+        if not self.is_full:
+            sock = cast("Socket", self.transport.getHandle())  # type: ignore[attr-defined]
+            with suppress(OSError):  # full, or gone: Twisted finds out which
+                data = data[sock.send(data) :]
+        if data:
+            self.is_full = True
+            self.transport.write(data)
+
+    def close(self) -> None:
+        """Write what is left, then close."""
+        self.flush()
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
 
     def resumeProducing(self) -> None:
-        """Twisted: it has read what waited."""
+        """Twisted: it has written all that it was given."""
         self.is_full = False
         self._unsent_bytes = 0
 

@@ -7,7 +7,7 @@ Invariant: equal questions share one upstream question; every waiter is handed b
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from resolver.answers import UpstreamRefusal, read_answer
 from resolver.cache import PREFETCH_TTL_S, Cache, Cached, Key
@@ -26,7 +26,7 @@ HOLD_SHARE = 0.1
 class Pending(Generic[Waiter]):
     """One question under way."""
 
-    __slots__ = ("deadline_at", "group", "id", "key", "owner", "waiters")
+    __slots__ = ("deadline_at", "group", "id", "is_open", "key", "owner", "waiters")
 
     def __init__(self, ident: int, key: Key, owner: str, group: Group, deadline_at: float) -> None:
         self.id = ident
@@ -34,13 +34,14 @@ class Pending(Generic[Waiter]):
         self.owner = owner
         self.group = group
         self.deadline_at = deadline_at
+        self.is_open = True
         self.waiters: list[Waiter] = []
 
 
 class Lookups(Generic[Waiter]):
     """The shared part of all exchanges."""
 
-    def __init__(self, settings: CoreSettings, schedule: Callable[[float, int], None]) -> None:
+    def __init__(self, settings: CoreSettings, schedule: Callable[[float, Pending[Any]], None]) -> None:
         self.settings = settings
         self._schedule = schedule
         self._next_id = 1
@@ -68,7 +69,7 @@ class Lookups(Generic[Waiter]):
             pending = Pending(self._next_id, key, owner, group, deadline_at)
             self._next_id += 1
             self._by_id[pending.id] = self._by_key[key] = pending
-            self._schedule(deadline_at, pending.id)
+            self._schedule(deadline_at, pending)
             begun = AskUpstream(pending.id, key[0], key[1], key[2], group, deadline_at)
         if waiter is not None:
             pending.waiters.append(waiter)
@@ -109,5 +110,6 @@ class Lookups(Generic[Waiter]):
     def _take(self, ident: int) -> Pending[Waiter] | None:
         pending = self._by_id.pop(ident, None)
         if pending is not None:
+            pending.is_open = False
             del self._by_key[pending.key]
         return pending

@@ -6,6 +6,7 @@ forwarding. Invariant: a socket lives no longer than its attempt.
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,37 +28,69 @@ if TYPE_CHECKING:
 
 MAX_DATAGRAM_BYTES = 4096
 """Well over what our OPT asks for; a datagram that fills it counts as truncated."""
+ANSWERS_PER_TURN = 64
+"""Then the other descriptors get their turn."""
 
 
 @implementer(IReadDescriptor)
-class _QuestionSocket:
-    """The socket of one attempt, in the reactor as a bare reader: no port object, no protocol."""
+class _QuestionSockets:
+    """The sockets of all attempts in one epoll set, which is one reader of the reactor's.
 
-    __slots__ = ("_io", "attempt", "sock")
+    Entering the reactor and leaving it costs more than a whole socket does: here, closing is leaving.
+    """
 
-    def __init__(self, io: UpstreamIO, attempt: Attempt, sock: transport.Socket) -> None:
-        self._io = io
-        self.attempt = attempt
-        self.sock = sock
+    def __init__(self, received: Callable[[Attempt, bytes], None], failed: Callable[[Attempt], None]) -> None:
+        self._received = received
+        self._failed = failed
+        self._epoll = select.epoll()
+        self._open: dict[int, tuple[Attempt, transport.Socket]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def send(self, attempt: Attempt) -> None:
+        """Send the attempt's wire from a fresh socket; OSError if there is none to be had."""
+        upstream = attempt.upstream
+        sock = transport.open_question_socket(upstream.address, upstream.port)
+        attempt.descriptor = descriptor = sock.fileno()
+        self._open[descriptor] = attempt, sock
+        self._epoll.register(descriptor, select.EPOLLIN)
+        sock.send(attempt.wire)
+
+    def close(self, attempt: Attempt) -> None:
+        """Close the attempt's socket, if it has one."""
+        found = self._open.pop(attempt.descriptor, None)
+        if found is not None:
+            attempt.descriptor = -1
+            found[1].close()
+
+    def close_all(self) -> None:
+        """Close every socket."""
+        for attempt, _ in list(self._open.values()):
+            self.close(attempt)
 
     def fileno(self) -> int:
         """Twisted: the descriptor to watch."""
-        return self.sock.fileno()
+        return self._epoll.fileno()
 
     def doRead(self) -> None:
-        """Twisted: a datagram came, or an ICMP error for the one that was sent."""
-        try:
-            wire = self.sock.recv(MAX_DATAGRAM_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._io.socket_failed(self.attempt)
-            return
-        self._io.datagram_received(self.attempt, wire)
+        """Twisted: datagrams came, or ICMP errors for what was sent."""
+        for descriptor, _ in self._epoll.poll(0, ANSWERS_PER_TURN):
+            found = self._open.get(descriptor)
+            if found is None:
+                continue  # closed by what came before it in this turn
+            attempt, sock = found
+            try:
+                wire = sock.recv(MAX_DATAGRAM_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError:
+                self._failed(attempt)
+                continue
+            self._received(attempt, wire)
 
     def connectionLost(self, _reason: Failure) -> None:
-        """Twisted: the reactor gives the socket up."""
-        self._io.socket_failed(self.attempt)
+        """Twisted: the reactor gives the set up; what is open fails by its deadline."""
 
     def logPrefix(self) -> str:
         """Twisted: how this reader calls itself."""
@@ -80,7 +113,8 @@ class UpstreamIO:
         self._answered = answered
         self._failed = failed
         self._trust_root = trust_root
-        self._sockets: dict[Attempt, _QuestionSocket] = {}
+        self._sockets = _QuestionSockets(self.datagram_received, self.socket_failed)
+        reactor.addReader(self._sockets)
         self._streams: dict[Upstream, UpstreamStream] = {}
         self._alarm = Alarm(reactor, forwarding.next_deadline, self._deadline_passed)
 
@@ -98,8 +132,8 @@ class UpstreamIO:
     def stop(self) -> None:
         """Close everything; no question that is open now is ever answered."""
         self._alarm.stop()
-        for reader in list(self._sockets.values()):
-            self._close(reader.attempt)
+        self._reactor.removeReader(self._sockets)
+        self._sockets.close_all()
         for stream in list(self._streams.values()):
             stream.close()
 
@@ -126,7 +160,7 @@ class UpstreamIO:
                 else:
                     self._send_datagram(step.attempt, now)
             elif isinstance(step, Cancel):
-                self._close(step.attempt)
+                self._sockets.close(step.attempt)
             elif isinstance(step, Answered):
                 self._answered(step.id, step.wire, now)
             else:
@@ -135,17 +169,10 @@ class UpstreamIO:
 
     def _send_datagram(self, attempt: Attempt, now: float) -> None:
         try:
-            sock = transport.open_question_socket(attempt.upstream.address, attempt.upstream.port)
+            self._sockets.send(attempt)
         except OSError:
-            self._run(self._forwarding.attempt_failed(attempt, now, blame=False), now)
-            return
-        reader = _QuestionSocket(self, attempt, sock)
-        self._sockets[attempt] = reader
-        self._reactor.addReader(reader)
-        try:
-            sock.send(attempt.wire)
-        except OSError:
-            self._run(self._forwarding.attempt_failed(attempt, now), now)
+            was_sent = attempt.descriptor >= 0
+            self._run(self._forwarding.attempt_failed(attempt, now, blame=was_sent), now)
 
     def _send_on_stream(self, attempt: Attempt, now: float) -> None:
         stream = self._streams.get(attempt.upstream)
@@ -169,9 +196,3 @@ class UpstreamIO:
         for attempt in attempts:
             lost = self._forwarding.stream_lost if has_served else self._forwarding.attempt_failed
             self._run(lost(attempt, now), now)
-
-    def _close(self, attempt: Attempt) -> None:
-        reader = self._sockets.pop(attempt, None)
-        if reader is not None:
-            self._reactor.removeReader(reader)
-            reader.sock.close()

@@ -30,9 +30,13 @@ _FAIL_OVER = frozenset({1, 2, 4, 5})
 
 
 class Attempt:
-    """One try of a question at one upstream, by datagram or stream. Identity is its equality."""
+    """One try of a question at one upstream, by datagram or stream. Identity is its equality.
+
+    ``descriptor`` is its socket's, for whoever opened it; -1 while there is none.
+    """
 
     __slots__ = (
+        "descriptor",
         "health",
         "id",
         "is_open",
@@ -53,6 +57,7 @@ class Attempt:
         self.wire = upstream_wire.query(message_id, self.question, dnssec=open_question.ask.do)
         self.stream = stream
         self.sent_at = 0.0
+        self.descriptor = -1
         self.is_open = True
         self.is_probe = False
         self.is_repeat = False
@@ -66,7 +71,7 @@ class Attempt:
 class OpenQuestion:
     """One question of the core until it is answered or failed."""
 
-    __slots__ = ("ask", "attempts", "candidates", "is_silent", "question", "refusal", "unusable")
+    __slots__ = ("ask", "attempts", "candidates", "is_open", "is_silent", "question", "refusal", "unusable")
 
     def __init__(self, ask: AskUpstream, question: bytes, candidates: list[Health]) -> None:
         self.ask = ask
@@ -75,6 +80,7 @@ class OpenQuestion:
         self.attempts: list[Attempt] = []
         self.unusable: set[Upstream] = set()
         self.refusal: bytes | None = None
+        self.is_open = True
         self.is_silent = False
 
 
@@ -199,8 +205,11 @@ class Forwarding:
         return [again]
 
     def next_deadline(self) -> float | None:
-        """Return when ``deadline_passed`` wants to be called (now and then too early)."""
-        return self._due[0][0] if self._due else None
+        """Return when ``deadline_passed`` wants to be called; what has ended meanwhile wants nothing."""
+        due = self._due
+        while due and not due[0][2].is_open:
+            heapq.heappop(due)
+        return due[0][0] if due else None
 
     def deadline_passed(self, now: float) -> list[Step]:
         """Ask further upstreams about what was not answered in time; end what is over."""
@@ -209,7 +218,7 @@ class Forwarding:
             due = heapq.heappop(self._due)[2]
             if isinstance(due, Attempt):
                 steps += self._waited(due, now)
-            elif due.ask.id in self._questions:
+            elif due.is_open:
                 steps += self._end(due, None)
         return steps
 
@@ -262,7 +271,7 @@ class Forwarding:
         steps: list[Step] = [Cancel(attempt)]
         if not attempt.is_probe:
             steps += self._next(question, now)
-        if question.ask.id in self._questions and not any(one.is_open for one in question.attempts):
+        if question.is_open and not any(one.is_open for one in question.attempts):
             steps += self._end(question, None)
         return steps
 
@@ -276,6 +285,7 @@ class Forwarding:
 
     def _end(self, question: OpenQuestion, wire: bytes | None) -> list[Step]:
         del self._questions[question.ask.id]
+        question.is_open = False
         steps: list[Step] = []
         attempts, question.attempts = question.attempts, []  # no cycle is left to the garbage collector
         for attempt in attempts:

@@ -1,13 +1,14 @@
-"""Time: the monotonic clock of both programs and the reactor that lives by it.
+"""Time: the monotonic clock of both programs and the reactor that lives by it, turn by turn.
 
-Owns the only reading of either clock. Expiry, deadlines and timeouts use ``now`` (monotonic
-seconds, meaningless across hosts and restarts); wall time is for records that people read.
-Never used by a core: they take ``now`` as an argument.
+Owns the only reading of either clock, and when a turn of the loop is over. Expiry, deadlines and
+timeouts use ``now`` (monotonic seconds, meaningless across hosts and restarts); wall time is for
+records that people read. Never used by a core: they take ``now`` as an argument.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from twisted.internet.epollreactor import EPollReactor
@@ -31,14 +32,29 @@ def wall_now(before_s: float = 0.0) -> str:
 
 
 class MonotonicReactor(EPollReactor):
-    """Twisted's epoll reactor with a clock that never jumps (its own reads wall time)."""
+    """Twisted's epoll reactor with a clock that never jumps (its own reads wall time).
+
+    ``turn_ends`` are called, in order, when a turn's timers have run and again when its descriptors
+    have been served: what a turn brought together leaves in one piece, and before the loop sleeps.
+    """
 
     def __init__(self) -> None:
+        self.turn_ends: list[Callable[[], None]] = []
         super().__init__()  # type: ignore[no-untyped-call]
 
     def seconds(self) -> float:
         """Monotonic seconds; ``callLater`` and every timeout of Twisted count by it."""
         return time.monotonic()
+
+    def doIteration(self, delay: float | None) -> None:  # noqa: N802 - Twisted's name
+        """Twisted: the timers of this turn have run; wait for descriptors, and serve them."""
+        self._end_turn()
+        self.doPoll(delay)
+        self._end_turn()
+
+    def _end_turn(self) -> None:
+        for end in self.turn_ends:
+            end()
 
 
 def install_reactor() -> MonotonicReactor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from types import SimpleNamespace
 
 import pytest
 from twisted.internet.protocol import Factory, Protocol
@@ -125,6 +126,20 @@ def test_requests_go_up_and_answers_come_down(reactor, linked):
     reactor.spin(lambda: REQUEST in enforcer.received)
     enforcer.connections[0].transport.write(encode(GrantAnswered(1, 1, ("realized",), 9.0)))
     reactor.spin(lambda: ("answer", 1) in service.told)
+
+
+def test_what_one_turn_sends_arrives_in_one_piece(reactor, linked):
+    """Requests of one turn of the loop are one write, which the enforcer can answer in one transaction."""
+    link, enforcer, _ = linked(hello_with())
+    reactor.spin(lambda: link.is_up and enforcer.received)
+    reads = []
+    end = enforcer.connections[0]
+    take = end.decoder.feed
+    end.decoder = SimpleNamespace(feed=lambda data: reads.append(data) or take(data))
+    for _ in range(20):
+        assert link.send(REQUEST)
+    reactor.spin(lambda: enforcer.received.count(REQUEST) == 20)
+    assert reads == [encode(REQUEST) * 20]
 
 
 def test_a_lost_enforcer_is_told_once_and_found_again(reactor, linked):

@@ -127,6 +127,14 @@ def test_silence_asks_the_next_and_a_late_answer_still_counts():
     assert isinstance(steps[-1], Answered)
 
 
+def test_what_was_answered_has_no_deadline():
+    """A question that has ended wakes nobody."""
+    state = forwarding(ONE)
+    (attempt,) = sent(state.ask(question(), 0.0))
+    state.datagram_received(attempt, answer(attempt), 0.01)
+    assert state.next_deadline() is None
+
+
 def test_silence_of_all_fails_at_the_deadline():
     """22, and every socket is closed; tries are bounded."""
     state = forwarding(ONE)

@@ -31,6 +31,22 @@ def test_the_reactor_counts_by_the_same_clock():
         reactor._poller.close()
 
 
+def test_a_turn_ends_after_its_timers_and_after_its_descriptors():
+    """What a timer brings is not left lying while the loop sleeps, and nothing ends before it began."""
+    reactor = MonotonicReactor()
+    try:
+        said = []
+        reactor.turn_ends.append(lambda: said.append("end"))
+        reactor.callLater(0, said.append, "timer")
+        reactor.callFromThread(said.append, "call")
+        reactor.iterate(0)
+        assert said == ["call", "timer", "end", "end"]
+    finally:
+        for reader in reactor.removeAll():
+            reader.connectionLost(None)
+        reactor._poller.close()
+
+
 def test_wall_time_is_rfc_3339_in_utc():
     """Records carry RFC 3339 with milliseconds and Z; ``before_s`` goes back in time."""
     text = wall_now(before_s=3600)
