@@ -75,8 +75,11 @@ class Compilation:
         key = (id(ceiling), applying)
         found = self._profiles.get(key)
         if found is None:
-            rules = ceiling + tuple(self._rules[policy][rule] for policy, rule in applying)
-            found = self._profiles[key] = Profile(rules, self._spared_zone, self._private_zones)
+            positions: dict[int, set[int]] = {}
+            for policy, rule in applying:
+                positions.setdefault(policy, set()).add(rule)
+            rules = tuple(self._rules[policy][rule].for_pod(positions[policy]) for policy, rule in applying)
+            found = self._profiles[key] = Profile(ceiling + rules, self._spared_zone, self._private_zones)
         return found
 
     def _readable(self, number: int, policy: Policy, problems: list[str]) -> Policy:

@@ -6,7 +6,7 @@ default). Never knows pods or names that ask. Invariant: what is not understood 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from enum import Enum
 from typing import NamedTuple
 
@@ -37,6 +37,8 @@ class CompiledRule(NamedTuple):
     """A rule ready to decide. ``patterns`` is None for a rule without webGroups: any name, and none.
 
     ``group`` is the number of its policy (two of one name are two), -1 for the ceiling's rules.
+    ``repeats`` holds the positions of the permits whose default a deny states, if it states no other's:
+    for a pod that none of them applies to it is an explicit deny (``for_pod``).
     ``wide`` says that its destination is everything or the Public Internet, of a family at least.
     """
 
@@ -50,11 +52,18 @@ class CompiledRule(NamedTuple):
     wide: bool = False
     watch: bool = False
     understood: bool = True
+    repeats: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
         """``namespace/policy/rule``, as sentences name it."""
         return f"{self.policy}/{self.name}"
+
+    def for_pod(self, applying: Collection[int]) -> CompiledRule:
+        """Return the rule as it is for pods to which these rules of its policy apply."""
+        if not self.repeats or any(position in applying for position in self.repeats):
+            return self
+        return self._replace(effect=Effect.DENY)
 
     @property
     def opens(self) -> bool:
@@ -88,8 +97,8 @@ def compile_policy(
     """Compile a policy's rules, in order; problems found on the way are appended as sentences."""
     compiled: list[CompiledRule] = []
     counts = True
-    named: set[tuple[str, object]] = set()
-    for rule in policy.rules:
+    named: dict[tuple[str, object], tuple[int, ...]] = {}
+    for position, rule in enumerate(policy.rules):
         place = f"{policy.key}/{rule.name}"
         patterns: tuple[Pattern, ...] | None = None
         understood = rule.understood
@@ -104,24 +113,25 @@ def compile_policy(
         wide = any(map(is_wide, rule.destinations))
         counts = counts and understood
         stated = (rule.protocol, rule.ports)
+        effect = _effect(rule, counts=counts, understood=understood, wide=wide, repeats=stated in named)
+        bare = stated == ("any", None)
         compiled.append(
             CompiledRule(
                 group=group,
                 policy=policy.key,
                 name=rule.name,
-                effect=_effect(
-                    rule, counts=counts, understood=understood, wide=wide, repeats=stated in named
-                ),
+                effect=effect,
                 addresses=resolve(rule.destinations, rule.action == "permit", rule.web_groups is not None),
                 ports=_ports(rule),
                 patterns=patterns,
                 wide=wide,
                 watch=rule.watch,
                 understood=understood,
+                repeats=named.get(stated, ()) if effect is Effect.DEFAULT and not bare else (),
             )
         )
         if rule.action == "permit" and rule.web_groups is not None and understood and not rule.watch:
-            named.add(stated)
+            named[stated] = (*named.get(stated, ()), position)
     return tuple(compiled)
 
 

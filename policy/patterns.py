@@ -126,6 +126,11 @@ def parse_pattern(text: str) -> Pattern:
 def _to_ascii(text: str) -> str:
     try:
         mapped = idna.uts46_remap(text, std3_rules=False, transitional=False)
+        if mapped.count("*") > text.count("*"):
+            raise PatternError(
+                f"{text} contains a character that only looks like *",
+                "write * itself, if a wildcard is meant",
+            )
         labels = []
         for label in mapped.split("."):
             if label.isascii():

@@ -170,6 +170,17 @@ def test_a_deny_on_a_port_without_a_permit_before_it_is_explicit() -> None:
     assert not _ask(_snapshot(OBOT, trailing), "api.example.com").permitted
 
 
+def test_a_deny_states_the_default_only_for_pods_of_the_permit_before_it() -> None:
+    """For pods that the permit does not apply to, the deny of the same port is an explicit one."""
+    mine, others = Selector(match_labels={"app": "a"}), Selector(match_labels={"app": "b"})
+    deny = _deny(protocol="tcp", ports=HTTPS)
+    more = _policy(_permit("other.example.com"), name="q")
+    foreign = _policy(_permit("api.example.com", selector=others), deny)
+    assert not _ask(_snapshot(foreign, more), "other.example.com").permitted
+    own = _policy(_permit("api.example.com", selector=mine), deny)
+    assert _ask(_snapshot(own, more), "other.example.com").permitted
+
+
 def test_the_stated_default_ends_its_own_policy() -> None:
     """Permits after a deny-all are never reached."""
     assert not _ask(_snapshot(_policy(_deny(), _permit("a.com"))), "a.com").permitted

@@ -95,6 +95,7 @@ def test_canonical_text(text: str, canonical: str) -> None:
         ("api?.example.com", r"contains '\?'"),
         ("a\x1b[2J.example.com", "contains"),
         ("bü*.example.com", "mixes"),
+        ("\uff0a.example.com", r"looks like \*"),
         ("\u202eabc.example", "internationalized"),
     ],
 )

@@ -27,6 +27,7 @@ from policy.rules import (
 from policy.snapshot import Snapshot, compile_snapshot
 from policy.world import World
 
+OWN, OTHERS = Selector(match_labels={"app": "a"}), Selector(match_labels={"app": "b"})
 POD = Pod(namespace="ns", name="a", uid="u", addresses=("10.244.0.5",), labels={"app": "a"})
 NAMES = (
     "example.com",
@@ -85,7 +86,7 @@ def rules(draw: st.DrawFn, number: int) -> Rule:
         name=f"r{number}",
         action=draw(st.sampled_from(["permit", "permit", "deny"])),
         destinations=tuple(draw(st.lists(destinations, min_size=1, max_size=2))),
-        selector=draw(st.sampled_from([Selector(), Selector(match_labels={"app": "a"})])),
+        selector=draw(st.sampled_from([Selector(), OWN, OWN, OTHERS])),
         web_groups=None
         if plain
         else draw(st.none() | st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=2).map(tuple)),
@@ -198,6 +199,7 @@ def _states_default(policy: Policy, position: int) -> bool:
         return True
     return any(
         before.action == "permit"
+        and before.selector != OTHERS
         and before.web_groups is not None
         and before.understood
         and not before.watch
@@ -213,7 +215,7 @@ def _one_policy(policy: Policy, asked: Tuple) -> tuple[str, list[Rule]]:
     ended = False
     for position, rule in enumerate(policy.rules):
         counts = all(before.understood for before in policy.rules[: position + 1])
-        if rule.watch or not _matches(rule, asked):
+        if rule.watch or rule.selector == OTHERS or not _matches(rule, asked):
             continue
         if rule.action == "deny" and not rule.understood:
             return "deny", []
