@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from policy.runtime.clock import MonotonicReactor
 from policy.runtime.kinds import Upstream
-from resolver.upstreams import STREAM_WAIT_S, Attempt
+from resolver.upstreams import MAX_QUESTIONS, STREAM_WAIT_S, Attempt
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, ITCPTransport
@@ -28,8 +28,9 @@ IDLE_S = 10.0
 """How long a stream without questions stays: the usual patience of servers (RFC 7766, 6.2.3)."""
 HUNG_S = 2 * STREAM_WAIT_S
 """A stream on which nothing came back for this long, while something was asked, is given up."""
-MAX_OUTSTANDING = 512
-"""Attempts that wait on one stream; more are failed at once, before they cost memory."""
+MAX_OUTSTANDING = MAX_QUESTIONS
+"""Attempts that wait on one stream: as many as there are questions, so that no few pods fill it."""
+_FEW_WAITING = 64
 
 
 class UpstreamStream(ClientFactory):
@@ -53,15 +54,18 @@ class UpstreamStream(ClientFactory):
         self._connector: IConnector | None = None
         self._protocol: _Messages | None = None
         self._waiting: list[Attempt] = []
+        self._look_through_at = _FEW_WAITING
         self._has_served = False
         self._idle: IDelayedCall | None = None
         self._silent_since = float("inf")
 
     def send(self, attempt: Attempt) -> bool:
         """Send now or when connected; False if too many wait already."""
-        self._waiting = [waiting for waiting in self._waiting if waiting.is_open]
-        if len(self._waiting) >= MAX_OUTSTANDING:
-            return False
+        if len(self._waiting) >= self._look_through_at:
+            self._waiting = [waiting for waiting in self._waiting if waiting.is_open]
+            if len(self._waiting) >= MAX_OUTSTANDING:
+                return False
+            self._look_through_at = min(MAX_OUTSTANDING, max(_FEW_WAITING, 2 * len(self._waiting)))
         self._waiting.append(attempt)
         now = self._reactor.seconds()
         self._silent_since = min(self._silent_since, now)

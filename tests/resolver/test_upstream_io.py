@@ -191,6 +191,20 @@ def test_tcp_is_pipelined_on_one_connection_out_of_order(reactor, server, true_r
     assert len(pipelining.connections) == 1
 
 
+def test_questions_that_nobody_answers_leave_room_on_the_stream(reactor, server, true_reply):
+    """More than two pods may have in flight, all silent, and still another question is answered at once."""
+    slow = truncating(server())
+    slow.by_tcp = lambda wire: [true_reply(wire)] if b"\x04good" in wire.lower() else []
+    asking = Asking(reactor, [plain(slow)])
+    for number in range(700):
+        asking.ask(number, f"n{number}.slow.example.com", deadline_s=30.0)
+    reactor.spin(lambda: len(slow.messages) >= 600 or asking.failures)
+    asking.ask(1000, "good.example.com")
+    reactor.spin(lambda: 1000 in asking.answers)
+    assert not asking.failures
+    asking.io.stop()
+
+
 def test_a_stream_closed_while_idle_costs_no_question(reactor, server):
     """The server closes its connection as the next question is written: asked again on a new one."""
     closing = truncating(server())
