@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import ipaddress
 
-from enforcer.layout import DNS_MARK, DNS_MARK_MASK, FAMILIES, Layout, chain, from_pods, log
+from enforcer.layout import (
+    DNS_MARK,
+    DNS_MARK_MASK,
+    FAMILIES,
+    PORTED,
+    TCP,
+    UDP,
+    Layout,
+    chain,
+    from_pods,
+    log,
+)
 
 EARLY_PORT = 10053
 """Where port 53 goes before others look, when captured by rewriting (``Layout.capture_by``)."""
-
-_PORTED = "meta l4proto { tcp, udp }"
 
 
 def questions() -> list[str]:
@@ -34,8 +43,8 @@ def capture_chains(layout: Layout) -> list[str]:
         "capture",
         [
             f"udp checksum 0 {way}th dport set {port} accept",
-            f"meta l4proto udp {way}udp dport set {port} accept",
-            f"meta l4proto tcp {way}tcp dport set {port} accept",
+            f"meta l4proto {UDP} {way}udp dport set {port} accept",
+            f"meta l4proto {TCP} {way}tcp dport set {port} accept",
         ],
     )
     if by_rule:
@@ -48,9 +57,7 @@ def capture_chains(layout: Layout) -> list[str]:
     there = [
         rule
         for family, target in targets.items()
-        for rule in from_pods(
-            layout, "iif", f"meta nfproto {family} {_PORTED} th dport {EARLY_PORT} {target}"
-        )
+        for rule in from_pods(layout, "iif", f"meta nfproto {family} {PORTED} th dport {EARLY_PORT} {target}")
     ]
     back = [
         rule
@@ -71,7 +78,7 @@ def captured(layout: Layout) -> list[str]:
     """Rules for input: what was captured passes, nothing else reaches the sockets."""
     if not layout.capture:
         return []
-    foreign = f"{_PORTED} th dport {layout.dns_port} drop"
+    foreign = f"{PORTED} th dport {layout.dns_port} drop"
     ours = foreign.removesuffix(" drop")
     proof = f"meta mark & {DNS_MARK_MASK:#x} == {DNS_MARK:#x}"
     if layout.capture_by == "rewrite":
@@ -84,8 +91,8 @@ def astray(layout: Layout) -> list[str]:
     if not layout.capture:
         return []
     if layout.capture_by == "rewrite":
-        return from_pods(layout, "iif", f"{_PORTED} th dport {EARLY_PORT} drop")
-    return [f"meta mark & {DNS_MARK_MASK:#x} == {DNS_MARK:#x} {_PORTED} th dport {layout.dns_port} drop"]
+        return from_pods(layout, "iif", f"{PORTED} th dport {EARLY_PORT} drop")
+    return [f"meta mark & {DNS_MARK_MASK:#x} == {DNS_MARK:#x} {PORTED} th dport {layout.dns_port} drop"]
 
 
 def output_chains(layout: Layout) -> list[str]:
@@ -102,23 +109,23 @@ def output_chains(layout: Layout) -> list[str]:
             ],
         )
         to_pods = from_pods(layout, "oif", "goto to_pod")
-        again = ["meta l4proto udp udp sport set 53 notrack accept", "tcp sport set 53 notrack accept"]
+        again = [f"meta l4proto {UDP} udp sport set 53 notrack accept", "tcp sport set 53 notrack accept"]
         lines += chain("to_pod", again if layout.capture_by == "rule" else ["accept"])
         lines += chain("from_resolver", [*to_pods, 'counter name "fence"', "drop"])
-    answers = from_pods(layout, "oif", "meta l4proto { tcp, udp } th sport 53 ct state untracked accept")
+    answers = from_pods(layout, "oif", f"{PORTED} th sport 53 ct state untracked accept")
     upstreams = [
         rule
         for ip, v in FAMILIES
         for rule in (
             f"{ip} daddr . meta l4proto . th dport @upstreams{v} accept",
-            f"meta l4proto {{ tcp, udp }} ct original {ip} daddr . ct original protocol"
+            f"{PORTED} ct original {ip} daddr . ct original protocol"
             f" . ct original proto-dst @upstreams{v} accept",
         )
     ]
     refuse = [
         log("fence", layout, "10/second"),
         'counter name "fence"',
-        "meta l4proto tcp reject with tcp reset",
+        f"meta l4proto {TCP} reject with tcp reset",
     ]
     lines += chain(
         "resolver",

@@ -14,10 +14,9 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
-from enforcer.layout import BLOCK_SIZES
+from enforcer.layout import BLOCK_SIZES, ICMP, ICMPV6, TCP, UDP
 from policy.special_purpose import METADATA
 
-TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
 PROTOCOLS = {"tcp": TCP, "udp": UDP}
 PROTOCOL_NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMPV6: "icmp"}
 EXPANDED_PORTS = 64
@@ -172,21 +171,26 @@ GRANT_SETS = tuple(
     f"grants{s}{v}" for v in "46" for s in ("", *(f"_{b}" for b in BLOCK_SIZES), "_protocol", "_all")
 )
 LIVE_SETS = tuple(live_twin(name) for name in GRANT_SETS)
+_WIDTHS = {
+    name: next((width for block, width in BLOCK_SIZES.items() if f"_{block}" in name), 1)
+    for name in (*GRANT_SETS, *LIVE_SETS)
+}
+"""How many ports an element of the set stands for."""
 
 
 def describe(name: str, key: bytes) -> Opening:
     """Read a key of a grants or live set back; ValueError if the set is no such."""
-    if name not in GRANT_SETS and name not in LIVE_SETS:
+    width = _WIDTHS.get(name)
+    if width is None:
         raise ValueError(f"{name} holds no grants")
-    size = 4 if name.endswith("4") else 16
+    size = 4 if name[-1] == "4" else 16
     pod, destination, rest = key[:size], key[size : 2 * size], key[2 * size :]
     if not rest:
         return Opening(pod, destination, "any", 0, 65535)
     protocol = PROTOCOL_NAMES.get(rest[0], str(rest[0]))
     if len(rest) == 4:
         return Opening(pod, destination, protocol, 0, 65535)
-    first = struct.unpack_from(">H", rest, 4)[0]
-    width = next((width for block, width in BLOCK_SIZES.items() if f"_{block}" in name), 1)
+    first = rest[4] << 8 | rest[5]
     return Opening(pod, destination, protocol, first, first + width - 1)
 
 

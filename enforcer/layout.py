@@ -18,6 +18,9 @@ BRIDGE_TABLE = "nameward"
 """In the bridge family."""
 PASSED = 0x40000000
 """Mark bit: the policy table let this packet through. Lives between two adjacent hooks only."""
+TCP, UDP, ICMP, ICMPV6, SCTP = 6, 17, 1, 58, 132
+PORTED = f"meta l4proto {{ {TCP}, {UDP} }}"
+"""Protocols by number: for names nft needs /etc/protocols, which a bare host does not have."""
 DNS_MARK = 0x53
 DNS_MARK_MASK = 0xFF
 BLOCK_SIZES = {"block": 64, "span": 4096}

@@ -19,11 +19,17 @@ from enforcer.layout import (
     BLOCK_SIZES,
     FAMILIES,
     GUARD_TABLE,
+    ICMP,
+    ICMPV6,
     MULTICAST_MEMBERSHIP,
     NEIGHBOURS,
     PASSED,
+    PORTED,
+    SCTP,
     TABLE,
+    TCP,
     TYPES,
+    UDP,
     Layout,
     chain,
     clear_mark,
@@ -70,7 +76,8 @@ def guard(layout: Layout) -> str:
     """
     check = [
         f"{clear_mark()} accept",
-        *[f"{ip} {end} @governed{v} goto leak" for ip, v in FAMILIES for end in ("saddr", "daddr")],
+        *[f"{ip} saddr @governed{v} goto leak" for ip, v in FAMILIES],
+        *[f'{ip} daddr @governed{v} counter name "guard" drop' for ip, v in FAMILIES],  # not its doing
         *from_pods(layout, "iif", "goto unmarked"),
     ]
     neighbours = f"icmpv6 type {{ {NEIGHBOURS} }} accept"
@@ -132,7 +139,8 @@ def _sets(layout: Layout) -> list[str]:
                 suffix, f"{pair} . inet_proto . inet_service"
             )
             lines.append(f"set grants{suffix}{v} {{ type {key}; size {size}; flags timeout; }}")
-            lines.append(f"set live{suffix}{v} {{ type {key}; size {size}; }}")
+            # Without a size: one would have the kernel allot it whole (160 MB, 0.6 s); our count bounds it.
+            lines.append(f"set live{suffix}{v} {{ type {key}; }}")
     return lines + [f"counter {name} {{ }}" for name in COUNTERS]
 
 
@@ -155,9 +163,7 @@ def _prerouting(layout: Layout) -> list[str]:
     )
     for _, v in FAMILIES:
         governed = f"{'ip' if v == 4 else 'ip6'} saddr @governed{v} goto capture"
-        lines += chain(
-            f"known{v}", [f"meta l4proto {{ tcp, udp }} th dport 53 {governed}"] if capture else ["accept"]
-        )
+        lines += chain(f"known{v}", [f"{PORTED} th dport 53 {governed}"] if capture else ["accept"])
     neighbours = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"  # or no question could come
     lines += chain(
         "pod",
@@ -196,8 +202,8 @@ def _key(ip: str, suffix: str) -> str:
 def _lookups(ip: str, v: int, kind: Literal["grants", "live"], state: str) -> list[str]:
     """Return to the caller if an element opens this flow. ICMP comes here as errors of a flow, too;
     its own flows are in ``_protocol`` and ``_all`` only, where no port is compared."""
-    errors = "icmp" if v == 4 else "ipv6-icmp"
-    ported = f"{state} meta l4proto {{ tcp, udp, {errors} }}"
+    errors = ICMP if v == 4 else ICMPV6
+    ported = f"{state} meta l4proto {{ {TCP}, {UDP}, {errors} }}"
     return [
         f"{ported if s not in ('_protocol', '_all') else state} {_key(ip, s)} @{kind}{s}{v} return"
         for s in _LOOKUPS
@@ -206,7 +212,7 @@ def _lookups(ip: str, v: int, kind: Literal["grants", "live"], state: str) -> li
 
 def _static(ip: str, v: int, state: str = "") -> list[str]:
     """Interval sets, looked up last: nothing of them is ever written by a grant."""
-    ported = f"{state}meta l4proto {{ tcp, udp, {'icmp' if v == 4 else 'ipv6-icmp'} }}"
+    ported = f"{state}meta l4proto {{ {TCP}, {UDP}, {ICMP if v == 4 else ICMPV6} }}"
     return [f"{ported} {_key(ip, '')} @static{v} return", f"{state}{_key(ip, '_all')} @static_all{v} return"]
 
 
@@ -215,13 +221,13 @@ def _filter(layout: Layout) -> list[str]:
     exempt = layout.cluster_traffic == "exempt"
     for ip, v in FAMILIES:
         cluster = f"@cluster{v} ct original {ip} daddr != @never{v}"
-        ports = "meta l4proto { tcp, udp } ct original proto-dst"
+        ports = f"{PORTED} ct original proto-dst"
         lines += chain(
             f"up{v}",
             [
                 "ct direction reply ct state established,related return",
                 f"{ports} {_DNS_PORTS} goto port",
-                f"ct status dnat meta l4proto {{ tcp, udp }} th dport {_DNS_PORTS} goto port",
+                f"ct status dnat {PORTED} th dport {_DNS_PORTS} goto port",
                 *(
                     [
                         f"{protocols} ct original {ip} daddr {cluster} {ip} daddr != @never{v} return"
@@ -257,13 +263,13 @@ def _filter(layout: Layout) -> list[str]:
 
 
 def _refusals(layout: Layout) -> list[str]:
-    reset = "meta l4proto tcp reject with tcp reset"
+    reset = f"meta l4proto {TCP} reject with tcp reset"
     lines = chain("port", ['counter name "port"', log("port", layout, "100/second"), "goto refuse"])
     lines += chain("refuse", [*_UNSETTLED, reset, "reject with icmpx type admin-prohibited"])
     return lines + chain("answer", ['counter name "answer"', *_UNSETTLED, reset, "drop"])
 
 
-_EXEMPT = ("meta l4proto { tcp, icmp, ipv6-icmp, sctp }", "udp dport != { 4789, 6081, 8472 }")
+_EXEMPT = (f"meta l4proto {{ {TCP}, {ICMP}, {ICMPV6}, {SCTP} }}", "udp dport != { 4789, 6081, 8472 }")
 """Nothing that a node of the cluster would unwrap (IPIP, GRE, VXLAN, Geneve): inside is any source."""
 
 _UNSETTLED = ["ct state invalid drop", "meta nfproto != @settled drop"]

@@ -113,3 +113,25 @@ def test_a_layout_that_would_open_the_node_is_refused(field, value):
     """Names that break out of the text, patterns that match everything, root as the fenced user."""
     with pytest.raises(ValueError, match=r"podInterfaces|uid|nflogGroup|does not appear"):
         msgspec.structs.replace(Layout(), **{field: value})
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_no_rule_needs_the_names_of_protocols(case):
+    """Protocols are numbers: without /etc/protocols (netbase) nft knows no name of one."""
+    text = text_of(case)
+    assert re.findall(r"l4proto (?:!= )?(?:\{[^}]*[a-z][^}]*\}|[a-z]\w*)", text) == []
+
+
+def test_no_live_set_is_allotted_whole():
+    """A size on a set without timeouts is memory taken at once: 16 MB each at a million grants."""
+    lives = re.findall(r"set live\w+ \{[^}]*\}", structure(Layout()))
+    assert len(lives) == 10
+    assert not any("size" in each for each in lives)
+
+
+def test_the_guard_tells_of_what_pods_send_alone():
+    """What comes to a pod while the policy table is away is dropped in silence: it is not the pod's doing."""
+    for line in guard(Layout()).splitlines():
+        if "daddr @governed" in line:
+            assert "leak" not in line
+            assert line.endswith("drop")
