@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import nftables
 
-from enforcer import transaction
+from enforcer import foreign, transaction
 from enforcer.elements import Change, Element, InstalledElement, Remove, Renew
 from enforcer.layout import BRIDGE_TABLE, GUARD_TABLE, TABLE
 from enforcer.netlink import (
@@ -34,9 +34,9 @@ _GROUP_NFTABLES = 7
 _MONITOR_BYTES = 8 << 20
 _DUMP_BYTES = 4 << 20
 
-Event = Literal["gone", "changed", "guard gone", "lost"]
+Event = Literal["gone", "changed", "guard gone", "offload", "lost"]
 """What the monitor saw: our table deleted, or it or the bridges' changed by another; the guard deleted;
-or notifications lost (ENOBUFS: reconcile now)."""
+somebody's flowtable come or gone; or notifications lost (ENOBUFS: reconcile now)."""
 
 
 class KernelRejected(OSError):
@@ -170,6 +170,17 @@ class Kernel:
         kind = transaction.SUBSYSTEM << 8 | transaction.GETOBJ
         return transaction.counters(self._socket.dump(kind, transaction.counters_query(self._table)))
 
+    def foreign(self) -> foreign.Foreign:
+        """Look at what others' tables do to packets past ours."""
+        system, every = transaction.SUBSYSTEM << 8, struct.pack(">BBH", 0, 0, 0)
+        offloads = foreign.flowtables(self._socket.dump(system | foreign.GETFLOWTABLE, every))
+        chains = self._socket.dump(system | transaction.GETCHAIN, every)
+        rules: list[Message] = []
+        for table in foreign.raw_tables(chains, (self._table, self._guard_table)):
+            header = transaction.table_header(table.name, table.family)
+            rules += self._socket.dump(system | transaction.GETRULE, header)
+        return foreign.Foreign(offloads, foreign.untracked(rules))
+
     def monitor_fd(self) -> int:
         """Descriptor that becomes readable when somebody else changed nftables; opens the monitor."""
         if self._monitor is None:
@@ -203,6 +214,8 @@ class Kernel:
 
     def _event(self, notice: Message) -> set[Event]:
         kind = notice.type & 0xFF
+        if kind in {foreign.NEWFLOWTABLE, foreign.DELFLOWTABLE}:
+            return {"offload"}
         # every nf_tables message begins with its table's name, as attribute 1
         table = next((v.rstrip(b"\0").decode() for k, v in attributes(notice.payload, 4) if k == 1), "")
         if notice.payload[0] == transaction.NFPROTO_BRIDGE:

@@ -20,8 +20,10 @@ from enforcer.records import Records
 from enforcer.refusals import Refusals
 from enforcer.sources import Seen
 from enforcer.worlds import is_same, world_of
+from policy.addresses import to_packed
 from policy.authority import CountersReported, LookupsRecorded, UpstreamState
 from policy.manifest import Finding
+from policy.pods import Pod
 from policy.runtime.clock import wall_now
 from policy.runtime.settings import Settings
 from policy.snapshot import Snapshot, compile_snapshot
@@ -190,12 +192,19 @@ class Node:
             said += snapshot.problems
             admitted = self._authority.admitted
             said += [
-                f"pod {pod.key} is declared and not admitted: no interface leads to it"
+                f"pod {pod.key} is declared and not admitted: {self._missing_way(pod)}"
                 for pod in snapshot.world.pods
                 if pod.governed and pod.addresses and not pod.host_network
                 and pod.node in {"", self.settings.node} and pod.key not in admitted
             ]  # fmt: skip
         return tuple(dict.fromkeys(said))
+
+    def _missing_way(self, pod: Pod) -> str:
+        portless = self._reconciler.portless
+        bridges = {portless[to_packed(text)] for text in pod.addresses if to_packed(text) in portless}
+        if bridges:
+            return f"no port of {' or '.join(sorted(bridges))} says that it has its address, or two do"
+        return "no interface leads to it"
 
     def _last_realized(self) -> str | None:
         at = self._authority.last_realized_at

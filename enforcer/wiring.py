@@ -26,6 +26,7 @@ from enforcer.bridging import Bridging
 from enforcer.collection import Collection
 from enforcer.conntrack import Conntrack
 from enforcer.desired import Fixed
+from enforcer.foreign import Foreign
 from enforcer.inspection import Inspection
 from enforcer.installation import Installation
 from enforcer.journal import Answer, Journal, replay
@@ -129,7 +130,8 @@ class Wiring:
             now=now,
             pending=lambda: self.hub.pending,
         )
-        self.node.host_problems = self._fallback
+        self._foreign = Foreign()
+        self._look_at_foreign()
         self.node.repairs = lambda: self.installation.repairs
         self._collection = Collection(
             kernel=self._kernel,
@@ -285,6 +287,8 @@ class Wiring:
 
     def _kernel_changed(self) -> None:
         events = self._kernel.drain_events()
+        if events & {"offload", "lost"}:
+            self._look_at_foreign()
         if events:
             self._repair(deep=bool(events & {"changed", "lost"}))
 
@@ -314,7 +318,16 @@ class Wiring:
             packets, _ = self._nflog.read(PACKETS_A_TURN)
             self.node.refusals.packets_denied(packets)
 
+    def _look_at_foreign(self) -> None:
+        """Read what others' rulesets do to pods' packets."""
+        try:
+            self._foreign = self._kernel.foreign()
+        except OSError as error:
+            self._records.tell("kernel.refused", "error", reason=f"others' rules cannot be read: {error}")
+        self.node.host_problems = (*self._fallback, *self._foreign.problems)
+
     def _compare(self) -> None:
+        self._look_at_foreign()
         self._repair(deep=False)
         self.reconciler.retry()
 
@@ -330,7 +343,7 @@ class Wiring:
 
     def _check(self) -> None:
         """Ask the kernel whether it enforces; what is in doubt is what ``status`` says."""
-        doubts = [*self.installation.doubts, *self._bridging.doubts]
+        doubts = [*self.installation.doubts, *self._bridging.doubts, *self._foreign.doubts]
         if self.reconciler.snapshot is None:
             doubts.append("nothing was loaded yet")
         elif not doubts:
