@@ -13,6 +13,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -78,7 +79,8 @@ class Link(TwistedProtocol):
         self._decoder = enforcer_decoder()
         self.queue: deque[ToEnforcer] = deque()
         self._reading = True
-        self.writable = True
+        self.writable = False
+        """Nothing waits in Twisted's buffer, so that what is sent now goes into the socket itself."""
         self.unsent: bytes | None = None
 
     def connectionMade(self) -> None:
@@ -91,7 +93,8 @@ class Link(TwistedProtocol):
             self.close(f"connection of uid {uid} refused")
             return
         self._hub.links.append(self)
-        self.transport.registerProducer(self, streaming=True)
+        self.transport.registerProducer(self, streaming=False)
+        self.writable = False
         self.transport.write(self._hub.hello)
         for kept in self._hub.sockets.values():
             self.transport.sendFileDescriptor(kept.fileno())
@@ -102,13 +105,17 @@ class Link(TwistedProtocol):
         if not self.writable:
             self.unsent = frame
         elif frame is not None:
-            self.transport.write(frame)
+            self.answer(frame)
 
     def answer(self, data: bytes) -> None:
-        """Send outcomes now, as far as the socket takes them: a loop turn later costs as much as the rest."""
-        self.transport.write(data)
-        if self.transport.connected and self.transport.doWrite() is not None:
-            self.close("the connection is gone")
+        """Send now, as far as the socket takes it: a loop turn later costs as much as the rest."""
+        if self.writable:
+            sock: socket.socket = self.transport.getHandle()
+            with suppress(OSError):  # full, or gone: Twisted finds out which
+                data = data[sock.send(data) :]
+        if data:
+            self.writable = False
+            self.transport.write(data)
 
     def dataReceived(self, data: bytes) -> None:
         """Queue what came; it is looked at in this loop turn's batch."""
@@ -133,12 +140,8 @@ class Link(TwistedProtocol):
         else:
             self.transport.pauseProducing()
 
-    def pauseProducing(self) -> None:
-        """Twisted: the resolver does not read. Its requests wait until it does."""
-        self.writable = False
-
     def resumeProducing(self) -> None:
-        """Twisted: it reads again."""
+        """Twisted: all that it was given is written. Until then, requests wait."""
         self.writable = True
         unsent, self.unsent = self.unsent, None
         self.publish(unsent)
@@ -156,6 +159,7 @@ class Link(TwistedProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
         """Forget it."""
+        self.writable = False
         self.queue.clear()
         if self in self._hub.links:
             self._hub.links.remove(self)
@@ -282,6 +286,7 @@ class LinkHub(Factory):
             self._retry.cancel()
         self._woken = True
         for link in list(self.links):
+            link.transport.unregisterProducer()
             link.transport.loseConnection()
 
 

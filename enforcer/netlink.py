@@ -27,7 +27,7 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLA_NESTED = 0x8000
 NLA_TYPE_MASK = 0x3FFF
 
-_HEADER = struct.Struct("=IHHII")
+HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _SOL_NETLINK = 270
 _ADD_MEMBERSHIP, _NO_ENOBUFS, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 1, 5, 10, 11, 12
@@ -83,14 +83,14 @@ def attributes(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
 
 def message(kind: int, flags: int, seq: int, payload: bytes) -> bytes:
     """Encode one message with its header."""
-    return _HEADER.pack(16 + len(payload), kind, flags, seq, 0) + payload
+    return HEADER.pack(16 + len(payload), kind, flags, seq, 0) + payload
 
 
 def messages(data: bytes) -> Iterator[Message]:
     """Walk the messages of one datagram."""
     start = 0
     while start + 16 <= len(data):
-        length, kind, flags, seq, portid = _HEADER.unpack_from(data, start)
+        length, kind, flags, seq, portid = HEADER.unpack_from(data, start)
         if length < 16 or start + length > len(data):
             return
         yield Message(kind, flags, seq, portid, data[start + 16 : start + length])

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from enforcer.elements import COMMENT_BYTES, PREFIX_SETS, Add, Change, Element, InstalledElement, Remove
 from enforcer.netlink import (
+    HEADER,
     NLA_NESTED,
     NLM_F_ACK,
     NLM_F_CREATE,
@@ -21,8 +22,6 @@ from enforcer.netlink import (
     Message,
     attribute,
     attributes,
-    message,
-    nested,
     text,
 )
 
@@ -108,17 +107,21 @@ def batch(table: str, changes: Sequence[Change], first_seq: int, *, renews: bool
 
 
 def _frame(table: str, runs: list[_Run], first_seq: int) -> Batch:
-    parts = [message(_BATCH_BEGIN, NLM_F_REQUEST, first_seq, _MARK)]
+    last = len(runs)
+    parts = [HEADER.pack(20, _BATCH_BEGIN, NLM_F_REQUEST, first_seq, 0), _MARK]
     for number, (name, kind, _, encoded) in enumerate(runs, 1):
-        flags = (
-            NLM_F_REQUEST
-            | (NLM_F_CREATE if kind == NEWSETELEM else 0)
-            | (NLM_F_ACK if number == len(runs) else 0)
+        flags = NLM_F_REQUEST | NLM_F_CREATE if kind == NEWSETELEM else NLM_F_REQUEST
+        if number == last:
+            flags |= NLM_F_ACK
+        header = list_header(table, name)
+        size = 4 + sum(map(len, encoded))  # each is padded already
+        parts += (
+            HEADER.pack(16 + len(header) + size, SUBSYSTEM << 8 | kind, flags, first_seq + number, 0),
+            header,
+            _ATTRIBUTE.pack(size, _LIST_ELEMENTS | NLA_NESTED),
+            *encoded,
         )
-        joined = encoded[0] if len(encoded) == 1 else b"".join(encoded)
-        body = list_header(table, name) + nested(_LIST_ELEMENTS, joined)
-        parts.append(message(SUBSYSTEM << 8 | kind, flags, first_seq + number, body))
-    parts.append(message(_BATCH_END, NLM_F_REQUEST, first_seq + len(runs) + 1, _MARK))
+    parts += (HEADER.pack(20, _BATCH_END, NLM_F_REQUEST, first_seq + last + 1, 0), _MARK)
     return Batch(b"".join(parts), first_seq, tuple(tuple(indices) for _, _, indices, _ in runs))
 
 

@@ -34,7 +34,7 @@ from resolver.log import Log, StderrLog
 from resolver.privileges import PrivilegesKept, drop
 from resolver.wiring import Resolver
 
-_GC_THRESHOLDS = (20_000, 20, 100)
+_GC_THRESHOLDS = (50_000, 20, 100)
 """Nearly nothing here is cyclic garbage; scanning every live query and snapshot often costs latency."""
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
