@@ -111,9 +111,9 @@ def _is_notrack(name: str, data: dict[int, bytes]) -> bool:
     if name != "target":
         return name == "notrack"
     target, flags = _name(data.get(1)), data.get(3, b"")[:2]
-    return target == "NOTRACK" or (
-        target == "CT" and flags != b"" and bool(struct.unpack("=H", flags)[0] & 1)
-    )
+    if target == "CT" and flags:
+        return bool(struct.unpack("=H", flags)[0] & 1)
+    return target == "NOTRACK"
 
 
 def _is_narrow(name: str, data: dict[int, bytes]) -> bool:

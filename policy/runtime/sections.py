@@ -191,7 +191,8 @@ class EnforcementSettings(Section, frozen=True, kw_only=True):
     ] = ("veth",)
     """Interfaces by which a packet is a pod's: kinds (`veth`) or name patterns (`eni*`, `cali*`).
 
-    One that carries a default route of the node is never taken for a pod's.
+    A bridge is the pods' when one of its ports is, or when it is named itself (`cni0`). What carries a
+    default route of the node is never taken for a pod's, nor are the ports of such a bridge.
     """
     pod_cidrs: Annotated[tuple[str, ...], Key(Items(Cidr()))] = field(default=(), name="podCIDRs")
     """This node's own pod ranges, where they are known.
