@@ -128,7 +128,7 @@ def _to_ascii(text: str) -> str:
         mapped = idna.uts46_remap(text, std3_rules=False, transitional=False)
         if mapped.count("*") > text.count("*"):
             raise PatternError(
-                f"{text} contains a character that only looks like *",
+                f"{text} contains a character that looks like *",
                 "write * itself, if a wildcard is meant",
             )
         labels = []
