@@ -16,7 +16,7 @@ from enforcer.netlink import NETLINK_NETFILTER, NetlinkSocket, attribute, attrib
 _PACKET, _CONFIG = 4 << 8, 4 << 8 | 1
 _CFG_CMD, _CFG_MODE, _CFG_TIMEOUT, _CFG_THRESHOLD = 1, 2, 4, 5
 _CMD_BIND, _COPY_PACKET = 1, 2
-_HEADER, _INDEV, _OUTDEV, _PAYLOAD, _PREFIX = 1, 4, 5, 9, 10
+_HEADER, _INDEV, _OUTDEV, _PORT, _PAYLOAD, _PREFIX = 1, 4, 5, 6, 9, 10
 _SNAP_BYTES = 128
 _FLUSH_CENTISECONDS = 10
 _FLUSH_PACKETS = 64
@@ -31,7 +31,8 @@ class DeniedPacket(NamedTuple):
     """One logged packet: packed addresses, protocol by name or number, destination port or None.
 
     ``prefix`` is the chain that denied it (``denied``, ``port``, ``unknown``, ``forged``, ``fence``,
-    ``guard``); ``interface`` where it came in, or, for the node's own, where it would have left.
+    ``guard``); ``interface`` where it came in (a bridge's port, where it is told), or, for the node's own,
+    where it would have left.
     """
 
     source: bytes
@@ -92,7 +93,7 @@ def parse(payload: bytes) -> DeniedPacket | None:
     header = fields.get(_HEADER, b"")
     hook = _HOOKS[header[2]] if len(header) >= 3 and header[2] < len(_HOOKS) else ""
     prefix = fields.get(_PREFIX, b"").rstrip(b"\0").decode("ascii", "replace")
-    device = fields.get(_INDEV) or fields.get(_OUTDEV) or b""
+    device = fields.get(_PORT) or fields.get(_INDEV) or fields.get(_OUTDEV) or b""
     return DeniedPacket(*read, prefix, _interface(device), hook)
 
 

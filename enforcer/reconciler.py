@@ -112,12 +112,12 @@ class Reconciler:
             return Reconciled(done=False, reason=f"the kernel refused the change: {refused}")
         return Reconciled(done=True)
 
-    def host_changed(self) -> None:
-        """Interfaces or routes changed: look at them again; whatever follows from it is done."""
+    def host_changed(self, *, forget: bool = True) -> None:
+        """Interfaces or (``forget``) routes changed: look again; whatever follows from it is done."""
         if self.snapshot is None:
             return
         claimed = claims(self.snapshot.world, self.fixed.node)
-        self._interfaces = {}
+        self._interfaces = {} if forget else self._interfaces
         host = self._look_at_host(claimed)
         if host != self._host:
             self.apply(self.snapshot)
@@ -127,7 +127,7 @@ class Reconciler:
     def look_for_ports(self) -> None:
         """Look again while a pod is behind a bridge and nobody knows at which port."""
         if self.portless:
-            self.host_changed()
+            self.host_changed(forget=False)
 
     def _bring_bridges(self, claimed: Claims, host: Host, ready: Iterable[str] | None = None) -> None:
         pods = {source: source in claimed.governed for source in claimed.pods}

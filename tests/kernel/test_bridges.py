@@ -14,6 +14,7 @@ import pytest
 from enforcer.bridge import bridge_table, located, pods_bridges
 from enforcer.elements import Add, Element, Endpoint, KnownPod, Remove, interface_key, node_elements
 from enforcer.kernel import Kernel
+from enforcer.nflog import DeniedPacket, Nflog
 from enforcer.ruleset import Layout
 from tests.kernel.conftest import (
     NODE,
@@ -30,6 +31,7 @@ from tests.kernel.conftest import (
     udp_packet,
 )
 from tests.kernel.test_dns import Echo, ask_tcp, ask_udp
+from tests.kernel.test_life import until
 
 pytestmark = pytest.mark.kernel
 V = pytest.mark.parametrize("v", [4, 6])
@@ -271,6 +273,28 @@ def test_a_pod_cannot_borrow_its_neighbours_address(node, wire, lab, v):
     assert node.dropped() == before + 4
     wire.raw("a", udp_packet(pod_address("a", v), WORLD[v], 7777, 7, b"mine"), WORLD[v])
     assert heard(world) == b"mine"
+
+
+@V
+def test_a_forged_packet_is_recorded_with_the_port_it_came_from(node, lab, v):
+    """Who did it is the port, whatever address he took."""
+    with lab.inside("node"):
+        log = Nflog(node.layout.nflog_group)
+    try:
+        packet = udp_packet(pod_address("a", v), WORLD[v], 7777, 7, b"x")
+        frame(lab, "b", bytes.fromhex("020000000001"), (0x0800, 0x86DD)[v == 6], packet)
+        seen: list[DeniedPacket] = []
+
+        def recorded() -> bool:
+            with lab.inside("node"):
+                seen.extend(log.read()[0])
+            return bool(seen)
+
+        until(recorded)
+    finally:
+        log.close()
+    said = (seen[0].prefix, seen[0].interface, seen[0].source, seen[0].port, seen[0].hook)
+    assert said == ("forged", "pb", pack(pod_address("a", v)), 7, "prerouting")
 
 
 def test_nobody_answers_for_another_in_arp(node, lab):
