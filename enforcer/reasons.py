@@ -53,7 +53,6 @@ class Tuple(NamedTuple):
 
 
 _BY_PREFIX = {
-    "forged": Why("forged-source", "forged source: the address is not this interface's"),
     "unknown": Why("unknown-pod", "unknown pod: no pod of this node has that address"),
     "fence": Why("resolver-fenced", "the resolver may reach its upstreams and the pods it answers only"),
     "guard": Why("unmarked", "no rule let it through (the policy table is being restored, or bypassed)"),
@@ -62,10 +61,15 @@ _BY_PREFIX = {
 
 def why(prefix: str, packet: Tuple, snapshot: Snapshot | None, account: Account | None, now: float) -> Why:
     """Return the most useful explanation of a packet that the chain ``prefix`` denied."""
+    if prefix == "forged":
+        text = f"forged source {from_packed(packet.source)}: the address is not this interface's"
+        return Why("forged-source", text)
+    pod = snapshot.pod_at(packet.source) if snapshot else None
+    if prefix == "unknown" and pod is not None:
+        return Why("unmarked", "the pod is not admitted yet, or the policy table is being restored")
     known = _BY_PREFIX.get(prefix)
     if known is not None:
         return known
-    pod = snapshot.pod_at(packet.source) if snapshot else None
     if snapshot is None or pod is None:
         return _BY_PREFIX["unknown"]
     if prefix == "port" or (packet.port in DNS_PORTS and packet.protocol in {"tcp", "udp"}):

@@ -16,10 +16,12 @@ from enforcer.reasons import CLASSES, Tuple, why
 from enforcer.records import Level, Records
 from policy.addresses import from_packed
 from policy.authority import LookupRecord, LookupsRecorded
+from policy.pods import Pod
 from policy.snapshot import Snapshot
 
 PACKETS_A_TURN = 256
 MAX_TEXT_CHARS = 1024
+MAX_AGE_S = 3600.0
 _MAX_COUNT = 1_000_000
 
 
@@ -53,12 +55,12 @@ class Refusals:
         account = self._ledger.accounts.get(packet.source)
         reason_class, reason, name, policy, rule = why(packet.prefix, wanted, snapshot, account, now)
         self.packets[reason_class] += 1
-        pod = snapshot.pod_at(packet.source) if snapshot and reason_class != "forged-source" else None
+        pod, source = self._doer(packet, snapshot)
         refused = Refused(
             kind="packet",
             namespace=pod.namespace if pod else "",
             pod=pod.name if pod else "",
-            pod_ip=from_packed(packet.source),
+            pod_ip=from_packed(source) if source else "",
             name=name,
             qtype="",
             address=from_packed(packet.destination),
@@ -71,12 +73,30 @@ class Refusals:
             times=1,
             at=now,
         )
-        self._tell("packet.denied", "info", refused, interface=packet.interface)
-        if pod is not None and snapshot is not None:
-            for watched in snapshot.watched(pod, None, packet.destination, packet.protocol, packet.port):
-                self._records.tell(
-                    "packet.watched", "info", fields={**_fields(refused), "watched": " ".join(watched)}
-                )
+        is_told = self._tell("packet.denied", "info", refused, interface=packet.interface)
+        if is_told and pod is not None and snapshot is not None and packet.prefix != "forged":
+            asked = (name or None, packet.destination, packet.protocol, packet.port)
+            for watched in snapshot.watched(pod, *asked):
+                fields = {**_fields(refused), "watched": " ".join(watched)}
+                self._records.tell("packet.watched", fields=fields)
+
+    def _doer(self, packet: DeniedPacket, snapshot: Snapshot | None) -> tuple[Pod | None, bytes]:
+        """Return whose packet it was and the address to name him by; b"" where it was no pod's.
+
+        A forged source says nothing, the interface that it came in by does, if it is one pod's.
+        """
+        if snapshot is None or packet.prefix == "fence":
+            return None, b"" if packet.prefix == "fence" else packet.source
+        if packet.prefix != "forged":
+            return snapshot.pod_at(packet.source), packet.source
+        sources = [
+            s for s, each in self._ledger.accounts.items() if each.identity.interface == packet.interface
+        ]
+        pods = {pod.key: pod for source in sources if (pod := snapshot.pod_at(source)) is not None}
+        if len(pods) != 1:
+            return None, b""
+        size = len(packet.source)
+        return next(iter(pods.values())), min(sources, key=lambda source: (len(source) != size, source))
 
     def lookups_recorded(self, message: LookupsRecorded) -> None:
         """Record what the resolver refused; search-list expansions are told of at debug level only."""
@@ -102,7 +122,7 @@ class Refusals:
             reason=record.reason[:MAX_TEXT_CHARS],
             reason_class=record.verdict,
             times=min(max(record.count, 1), _MAX_COUNT),
-            at=now - min(max(record.age_s, 0.0), 3600.0),
+            at=now - (min(record.age_s, MAX_AGE_S) if record.age_s > 0 else 0.0),  # NaN is not more than 0
         )
         if record.verdict == "search":
             self._records.tell("lookup.search", "debug", fields=_fields(refused))
@@ -111,10 +131,12 @@ class Refusals:
         else:
             self._tell("limit.reached" if record.verdict == "limit" else "lookup.blocked", "info", refused)
 
-    def _tell(self, event: str, level: Level, refused: Refused, **more: object) -> None:
+    def _tell(self, event: str, level: Level, refused: Refused, **more: object) -> bool:
         count = self._blocked.add(refused)
-        if count and self._records.is_told(level):
+        is_told = bool(count) and self._records.is_told(level)
+        if is_told:
             self._records.tell(event, level, fields={**_fields(refused), "count": count, **more})
+        return is_told
 
 
 def _fields(refused: Refused) -> dict[str, object]:
