@@ -24,7 +24,7 @@ MAX_TCP_BYTES = 65535
 
 STALE = Ede(3)
 FORGED = Ede(4)
-NOT_READY = Ede(14)
+NOT_READY = Ede(14, "this node does not know the pod yet")
 PROHIBITED = Ede(18)
 GRANT_LIMIT = Ede(0, "grant limit")
 NOT_ENFORCED = Ede(0, "enforcement not ready")
