@@ -81,6 +81,9 @@ class Health:
 
 def by_health(group: list[Health]) -> list[Health]:
     """Return the healthy ones as they were written, then the others, last heard first."""
-    if group and all(health.healthy for health in group):
+    for health in group:
+        if not health.healthy:
+            break
+    else:
         return group
     return sorted(group, key=lambda health: (0.0, 0.0) if health.healthy else (1.0, -health.heard_at))

@@ -19,6 +19,7 @@ Socket = socket.socket
 CONTROL_BYTES = 64
 """Room for one in6_pktinfo (CMSG_SPACE is 40) and nothing much else."""
 
+_QUESTION = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _IP_PKTINFO = 8  # socket.IP_PKTINFO exists from Python 3.12 only
 
 
@@ -108,7 +109,7 @@ def open_question_socket(host: str, port: int) -> Socket:
     and hands over datagrams of that server's address and port only (RFC 5452, 9.2).
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    sock = socket.socket(family, _QUESTION)
     try:
         if "%" in host:
             bare, _, zone = host.partition("%")

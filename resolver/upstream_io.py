@@ -6,6 +6,7 @@ forwarding. Invariant: a socket lives no longer than its attempt.
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -30,6 +31,23 @@ MAX_DATAGRAM_BYTES = 4096
 """Well over what our OPT asks for; a datagram that fills it counts as truncated."""
 ANSWERS_PER_TURN = 64
 """Then the other descriptors get their turn."""
+_POOL_BYTES = 4096
+
+
+class KernelBits:
+    """Random bits of the kernel's generator, many at a time: a system call for each question is felt."""
+
+    def __init__(self) -> None:
+        self._pool = b""
+        self._at = 0
+
+    def getrandbits(self, k: int, /) -> int:
+        """Return ``k`` random bits, of which none was or will be returned again."""
+        size = (k + 7) // 8
+        if self._at + size > len(self._pool):
+            self._pool, self._at = os.urandom(max(_POOL_BYTES, size)), 0
+        self._at += size
+        return int.from_bytes(self._pool[self._at - size : self._at], "big") >> (8 * size - k)
 
 
 @implementer(IReadDescriptor)

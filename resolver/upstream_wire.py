@@ -20,7 +20,7 @@ _OPT_DO = b"\0" + struct.pack("!HHIH", 41, UDP_PAYLOAD_BYTES, 0x8000, 0)
 
 
 class Randomness(Protocol):
-    """Where ids and letter case come from: ``random.SystemRandom`` outside of tests."""
+    """Where ids and letter case come from: ``upstream_io.KernelBits`` outside of tests."""
 
     def getrandbits(self, k: int, /) -> int:
         """Return ``k`` random bits."""

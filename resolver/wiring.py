@@ -7,7 +7,6 @@ next deadline.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,7 @@ from resolver.link import Link
 from resolver.log import Log
 from resolver.reports import Recording, counters_report
 from resolver.stream_listener import StreamListener
-from resolver.upstream_io import UpstreamIO
+from resolver.upstream_io import KernelBits, UpstreamIO
 from resolver.upstreams import Forwarding
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ class Resolver:
         self._recording = Recording()
         self._has_rejected = False
         groups = upstream_groups(settings)
-        self._forwarding = Forwarding(groups, random.SystemRandom())
+        self._forwarding = Forwarding(groups, KernelBits())
         self._upstreams = UpstreamIO(
             reactor, self._forwarding, self._upstream_answered, self._upstream_failed
         )

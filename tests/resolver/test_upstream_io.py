@@ -10,7 +10,7 @@ import pytest
 
 from policy.runtime.kinds import Upstream
 from resolver.effects import AskUpstream
-from resolver.upstream_io import UpstreamIO
+from resolver.upstream_io import KernelBits, UpstreamIO
 from resolver.upstreams import Forwarding
 
 
@@ -278,3 +278,11 @@ def test_stop_closes_every_socket(reactor, server):
     assert len(asking.io._sockets) == 10
     asking.io.stop()
     assert not asking.io._sockets
+
+
+def test_random_bits_are_as_many_as_asked_for_and_never_the_same_again():
+    """Whatever sizes are drawn from it, the pool is refilled in time."""
+    bits = KernelBits()
+    assert all(bits.getrandbits(3) < 8 for _ in range(1000))
+    assert bits.getrandbits(40_000).bit_length() > 39_000
+    assert len({bits.getrandbits(128) for _ in range(2000)}) == 2000
