@@ -6,7 +6,7 @@ that satisfy the same contract tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from enforcer.bridge import Bridge
@@ -57,8 +57,8 @@ class FlowsDoor(Protocol):
 class HostDoor(Protocol):
     """The host's interfaces and routes."""
 
-    def pod_interface(self, address: bytes) -> str | None:
-        """Return the interface that leads to a pod's address."""
+    def pod_interfaces(self, addresses: Iterable[bytes]) -> Mapping[bytes, str]:
+        """Return the interface that leads to each address, where one does."""
 
     def bridges(self) -> Iterable[Bridge]:
         """Return the bridges, and what is behind their ports."""

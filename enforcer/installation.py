@@ -8,6 +8,7 @@ refilled the kernel is not ``settled``: it drops what it would otherwise reset.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,13 +23,14 @@ from enforcer.elements import (
     Add,
     Change,
     Element,
+    interface_key,
     live_twin,
     settled,
 )
 from enforcer.identity import comment
 from enforcer.ledger import ElementKey, Ledger, latest_reason
 from enforcer.plan import Desired, absence, as_installed, node_plan
-from enforcer.ruleset import Layout, guard, structure
+from enforcer.ruleset import TABLE, Layout, guard, structure
 
 PIECE = 20_000
 """Changes in one transaction of a refill."""
@@ -81,10 +83,18 @@ class Installation:
         """Name the bridges that the policy table takes for pods'."""
         return frozenset(key.rstrip(b"\0").decode() for key in self.node.get("bridges", {}))
 
-    def build(self) -> None:
-        """Install the structure; every set is empty afterwards. ``KernelRejected``: nothing happened."""
-        self._kernel.install(self._structure)
-        self.node, self.is_settled = {}, False
+    def build(self, uplinks: Iterable[str]) -> None:
+        """Install the structure; every set but that of uplinks is empty afterwards.
+
+        Without it a veth that is the node's own uplink would be taken for a pod's, and the node would
+        hear nobody until the first snapshot. ``KernelRejected``: nothing happened.
+        """
+        known = sorted(name for name in uplinks if re.fullmatch(r"[\w.@:-]{1,15}", name, re.ASCII))
+        said = ", ".join(f'"{name}"' for name in known)
+        filled = f"add element inet {TABLE} uplinks {{ {said} }}\n" if known else ""
+        self._kernel.install(self._structure + filled)
+        keys = {interface_key(name): Element("uplinks", interface_key(name)) for name in known}
+        self.node, self.is_settled = {"uplinks": keys}, False
         self._fingerprint = self._kernel.fingerprint()
         built = _Built(hashlib.sha256(self._structure.encode()).hexdigest(), self._fingerprint)
         self._remembered.write_bytes(msgspec.json.encode(built))

@@ -229,6 +229,10 @@ class Kernel:
             return {"gone"} if table == self._table else {"guard gone"}
         return {"changed"} if table == self._table else set()
 
+    def believe(self, able: Capabilities) -> None:
+        """Take over what an earlier ``probe`` of this kernel found."""
+        self._renews = able.renews
+
     def probe(self) -> Capabilities:
         """Find out what this kernel does, in a throw-away table of our own; remembered for ``commit``.
 

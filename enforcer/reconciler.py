@@ -96,7 +96,7 @@ class Reconciler:
         self._replayed = replayed
         self._bridging.begin()
         if not self._installation.begin() and not self._installation.is_there:
-            self._installation.build()
+            self._installation.build(self._host_door.uplinks())
         if self._installation.is_built:
             self._installation.raise_guard()
 
@@ -140,9 +140,7 @@ class Reconciler:
     def _look_at_host(self, claimed: Claims) -> Host:
         uplinks = tuple(sorted(self._host_door.uplinks()))
         known = self._interfaces
-        for source in claimed.pods:
-            if source not in known and (name := self._host_door.pod_interface(source)):
-                known[source] = name
+        known.update(self._host_door.pod_interfaces(each for each in claimed.pods if each not in known))
         interfaces = {source: known[source] for source in claimed.pods if source in known}
         bridges = self._bridging.look(self._host_door.bridges(), uplinks)
         ports = self._bridging.ports(interfaces)
@@ -261,7 +259,7 @@ class Reconciler:
             self._in_force(snapshot, host, revisions, [], now)
             self._installation.settle()
         else:
-            self._installation.build()
+            self._installation.build(host.uplinks)
             for revision in revisions:
                 self._ledger.replace(revision.account, revision.holdings)
             self._installation.refill(desired, self._ledger, now)
@@ -366,7 +364,7 @@ class Reconciler:
             self._installation.raise_guard()
         if not self._installation.is_built:
             wrong.append("the policy table was changed or gone")
-            self._installation.build()
+            self._installation.build(self._host.uplinks)
             self._installation.refill(desired, self._ledger, now)
         else:
             self._installation.read_again()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from enforcer import bridge_ports
@@ -107,25 +108,38 @@ class Routes:
                     indices |= _outgoing(answer)
         return frozenset(names[index] for index in indices if index in names)
 
-    def pod_interface(self, address: bytes) -> str | None:
-        """Name the interface behind which this packed address is attached; None if it is not on this node.
+    def pod_interfaces(self, addresses: Iterable[bytes]) -> dict[bytes, str]:
+        """Name the interface behind which each packed address is attached; others are left out.
 
-        Attached: a unicast route without gateway, not over an uplink.
+        Attached: a unicast route without gateway, not over an uplink. One question an address, and
+        the node's links and routes read once.
         """
+        outgoing = {address: self._attached(address) for address in addresses}
+        if not any(outgoing.values()):
+            return {}
+        names = {index: link.name for index, link in self.links().items()}
+        uplinks = self.uplinks()
+        found = {}
+        for address, indices in outgoing.items():
+            name = next((names[index] for index in indices if index in names), None)
+            if name is not None and name not in uplinks:
+                found[address] = name
+        return found
+
+    def _attached(self, address: bytes) -> set[int]:
+        """Indices of the interfaces that an address is directly behind."""
         family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
         header = struct.pack("=BBBBBBBBI", family, 8 * len(address), 0, 0, 0, 0, 0, 0, 0)
         try:
             answer = self._socket.get(_GETROUTE, header + attribute(1, address))
         except NetlinkRefused as refused:
             if refused.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL):
-                return None
+                return set()
             raise
         kinds = {kind for kind, _ in attributes(answer.payload, 12)}
         if answer.payload[7] != 1 or kinds & {5, 18}:  # RTA_GATEWAY, RTA_VIA
-            return None
-        links = self.links()
-        name = next((links[index].name for index in _outgoing(answer) if index in links), None)
-        return None if name in self.uplinks() else name
+            return set()
+        return _outgoing(answer)
 
     def install_dns_rule(self) -> None:
         """Make what is missing of the rule and the table, both families; NetlinkRefused: the host refuses."""

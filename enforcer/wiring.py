@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from enforcer import inspect, link, probe, web
+from enforcer.able import capabilities
 from enforcer.authority import Authority, GrantLimits
 from enforcer.blocked import BlockedRecords
 from enforcer.bridging import Bridging
@@ -81,7 +82,7 @@ class Wiring:
         self._threads = ThreadPool(0, THREADS, "enforcer")
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
         self._kernel = Kernel()
-        self._able = self._kernel.probe()
+        self._able = capabilities(self._kernel, self._folder / "able", boot_id)
         self._routes = Routes()
         self._nflog: Nflog | None = None
         self.ledger = MemoryLedger()

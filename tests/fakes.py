@@ -8,10 +8,20 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 
-from enforcer.elements import PREFIX_SETS, RANGE_SETS, Add, Change, Element, InstalledElement, Remove
+from enforcer.elements import (
+    PREFIX_SETS,
+    RANGE_SETS,
+    Add,
+    Change,
+    Element,
+    InstalledElement,
+    Remove,
+    interface_key,
+)
 from enforcer.kernel import Capabilities, Event, KernelRejected
 
 _SET = re.compile(r"^\s*set (\w+) \{ type ([^;]+);(.*)\}$", re.MULTILINE)
+_FILLED = re.compile(r"add element inet \w+ (uplinks) \{ ([^}]*) \}")
 _SIZE = re.compile(r"size (\d+)")
 
 
@@ -72,7 +82,7 @@ class FakeKernel:
         self._events.add("lost")
 
     def install(self, text: str) -> None:
-        """Replace the policy table by this text's; its sets are empty. The bridges' table likewise."""
+        """Replace the policy table by this text's; uplinks alone are filled. The bridges' table likewise."""
         if "table bridge nameward {" in text:
             if self.no_bridges:
                 raise KernelRejected(errno.EOPNOTSUPP)
@@ -95,6 +105,9 @@ class FakeKernel:
         for name, _, options in _SET.findall(text):
             size = _SIZE.search(options)
             self._sizes[f"{table} {name}"] = int(size[1]) if size else 0
+        for name, said in _FILLED.findall(text):
+            keys = [interface_key(each.strip('" ')) for each in said.split(",")]
+            self._commit(table, [Add(Element(name, key)) for key in keys])
 
     def _drop(self, table: str) -> bool:
         self._text.pop(table, None)

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from policy.manifest import SUFFIXES, FileRead, read_file
+from policy.runtime.clock import wall_seconds
 
 MAX_FILES = 20_000
 MAX_FILE_BYTES = 16 * 1024 * 1024
 SETTLE_S = 0.05
 """A changed file is read once its size and times have stood still this long."""
+OLD_S = 3.0
+"""A file whose times are so long ago has stood still, whoever looks at it for the first time."""
 
 
 class Signature(NamedTuple):
@@ -54,7 +57,8 @@ class _File:
 class Tree:
     """All files of the configured paths; ``look`` brings it up to date as far as that is safe."""
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    def __init__(self, paths: Sequence[str], wall: Callable[[], float] = wall_seconds) -> None:
+        self._wall = wall
         self._places = [_Place(path) for path in paths]
         self._files: dict[str, _File] = {}
 
@@ -131,7 +135,8 @@ class Tree:
         if is_written:
             file.problem = f"{path}: is being written" + _kept(file)
             return False, False
-        if now - file.seen_at < SETTLE_S:
+        is_old = self._wall() - max(signature.modified_ns, signature.changed_ns) / 1e9 > OLD_S
+        if now - file.seen_at < SETTLE_S and not is_old:
             return False, True
         return self._take(path, file, signature)
 

@@ -106,8 +106,9 @@ class FakeHost:
         self.renamed: dict[bytes, str | None] = {}
         self.found: list[Bridge] = []
 
-    def pod_interface(self, address: bytes) -> str | None:
-        return self.renamed.get(address, f"veth{address[-1]}")
+    def pod_interfaces(self, addresses: Iterable[bytes]) -> dict[bytes, str]:
+        found = {each: self.renamed.get(each, f"veth{each[-1]}") for each in addresses}
+        return {each: name for each, name in found.items() if name}
 
     def bridges(self) -> Iterable[Bridge]:
         return self.found

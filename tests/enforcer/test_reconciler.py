@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from enforcer.elements import interface_key
 from enforcer.ledger import NEVER
 from policy.addresses import to_packed
 from tests.enforcer.rig import API, OTHER, A, B, Rig, permit, policy
@@ -336,3 +337,13 @@ def test_before_anything_is_loaded_the_structure_stands_and_nothing_is_open(tmp_
     assert rig.kernel.fingerprint()
     assert rig.kernel.guard_fingerprint()
     assert not rig.kernel.elements("settled")
+
+
+def test_an_uplink_is_never_taken_for_a_pods_interface(tmp_path: Path) -> None:
+    """Also where that is a veth, and before anything is loaded."""
+    rig = Rig(tmp_path).begin()
+    assert [each.key for each in rig.kernel.elements("uplinks")] == [interface_key("eth0")]
+    rig.kernel.flush()
+    assert rig.kernel.fingerprint() == ""
+    rig.apply(POLICY)
+    assert [each.key for each in rig.kernel.elements("uplinks")] == [interface_key("eth0")]

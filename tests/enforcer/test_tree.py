@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from enforcer.sources.tree import SETTLE_S, Tree
+from policy.runtime.clock import wall_seconds
 
 POLICY = """
 apiVersion: v1
@@ -50,6 +51,17 @@ def test_a_file_is_read_once_it_stands_still(tmp_path: Path) -> None:
     assert folder.pods() == ["one"]
     assert folder.tree.complete
     assert not folder.look()
+
+
+def test_a_file_that_is_old_already_is_read_at_once(tmp_path: Path) -> None:
+    """An enforcer that comes back does not wait for what nobody has touched; a rename is a touch."""
+    folder = _Folder(tmp_path / "m")
+    folder.write("a.yaml", "one")
+    path = folder.path / "a.yaml"
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    assert folder.tree.look(0.0) == (False, True), "its times were changed just now"
+    ahead = wall_seconds() + 3600.0
+    assert Tree([str(folder.path)], wall=lambda: ahead).look(0.0) == (True, False)
 
 
 def test_a_change_that_does_not_parse_keeps_the_last_good_content(tmp_path: Path) -> None:

@@ -137,10 +137,8 @@ def test_routes_find_pods_and_uplinks(node, lab, v):
     with lab.inside("node"):
         routes = Routes()
     try:
-        assert routes.pod_interface(pack(pod_address("a", v))) == "pa"
-        assert routes.pod_interface(pack(OTHER[v])) is None
-        assert routes.pod_interface(pack(WORLD[v])) is None
-        assert routes.pod_interface(pack(NODE[v])) is None
+        here = pack(pod_address("a", v))
+        assert routes.pod_interfaces([here, *(pack(x[v]) for x in (OTHER, WORLD, NODE))]) == {here: "pa"}
         assert routes.uplinks() == {"up0"}
         assert pack(NODE[v]) in routes.addresses()
         assert {link.name: link.kind for link in routes.links().values()}["pa"] == "veth"
