@@ -5,11 +5,10 @@ Owns plays and their words. Each leaves the stage as it found it, but for the po
 
 from __future__ import annotations
 
-import socket
+import ipaddress
 import time
 
-from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, NFCTSocket
-
+from enforcer.conntrack import Conntrack
 from enforcer.demo import lab as labs
 from enforcer.demo import places
 from enforcer.demo.processes import wait_until
@@ -101,16 +100,9 @@ def pod_goes(stage: Stage, facts: Facts) -> None:
 
 def _flows(stage: Stage, addresses: tuple[str, str]) -> int:
     """Count the connections that the node's kernel tracks from a pod's addresses."""
-    found = 0
-    families = ((socket.AF_INET, "CTA_IP_V4_SRC"), (socket.AF_INET6, "CTA_IP_V6_SRC"))
+    sources = {ipaddress.ip_address(address).packed for address in addresses}
     with stage.lab.node.entered():
-        for (family, source), address in zip(families, addresses, strict=True):
-            only = NFCTAttrTuple(family=family, saddr=address)
-            with NFCTSocket(nfgen_family=family) as tracked:
-                for flow in tracked.dump(tuple_orig=only):  # kernels before 5.8 do not filter
-                    original = flow.get_attr("CTA_TUPLE_ORIG").get_attr("CTA_TUPLE_IP")
-                    found += original.get_attr(source) == address
-    return found
+        return sum(flow.source in sources for flow in Conntrack().flows())
 
 
 SCENES = (
