@@ -28,6 +28,7 @@ def demo() -> dict[str, Any]:
     """The result of one whole run, with its exit code and what it left in its temporary folder."""
     # Short: the path of a unix socket has 107 octets.
     folder = Path(tempfile.mkdtemp(prefix="nw-"))
+    folder.chmod(0o755)  # the resolver's user passes through to its socket
     try:
         prerequisites.require()
     except CannotRunHereError as error:
