@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
@@ -32,6 +32,7 @@ from enforcer.inspection import Inspection
 from enforcer.installation import Installation
 from enforcer.journal import Answer, Journal, replay
 from enforcer.kernel import Kernel, KernelRejected
+from enforcer.layout import Layout
 from enforcer.ledger import MemoryLedger
 from enforcer.nflog import Nflog
 from enforcer.node import Node
@@ -42,6 +43,7 @@ from enforcer.refusals import PACKETS_A_TURN
 from enforcer.revision import OnRevoke
 from enforcer.routes import Routes
 from enforcer.sources.files import FilesSource
+from enforcer.way import rewrite_to, way_of_dns
 from enforcer.worlds import layout_of, listen_endpoints, upstream_endpoints
 from policy.runtime.clock import MonotonicReactor, now
 from policy.runtime.kinds import parse_listen
@@ -70,6 +72,7 @@ class Wiring:
         resolver_uid: int,
         sockets: Mapping[str, socket.socket],
         failed: Callable[[Failure], None],
+        routes: Routes | None = None,
     ) -> None:
         self._reactor = reactor
         self._settings = settings
@@ -83,14 +86,14 @@ class Wiring:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
         self._kernel = Kernel()
         self._able = capabilities(self._kernel, self._folder / "able", boot_id)
-        self._routes = Routes()
+        self._routes = routes or Routes()
         self._nflog: Nflog | None = None
         self.ledger = MemoryLedger()
         self._blocked = BlockedRecords(settings.limits.blocked_records)
         self._replayed = replay(self._folder / "journal", boot_id)
         self._journal = Journal(self._folder / "journal", boot_id)
-        self._capture_by, self._fallback = self._way_of_dns(settings)
-        layout = layout_of(settings, resolver_uid, self._dns_port(), capture_by=self._capture_by)
+        self._way = way_of_dns(self._routes, capture=settings.dns.capture)
+        layout = self._layout()
         self.installation = Installation(
             self._kernel, layout, self._folder / "structure", guards=self._able.owns
         )
@@ -164,16 +167,10 @@ class Wiring:
             self._reactor, self._threads, policy.manifests, policy.governed_namespaces, self._failed
         )
 
-    def _way_of_dns(self, settings: Settings) -> tuple[Literal["rule", "rewrite"], tuple[str, ...]]:
-        """Install the routing rule for captured lookups; say what is done where the host refuses it."""
-        if not settings.dns.capture:
-            return "rule", ()
-        try:
-            self._routes.install_dns_rule()
-        except OSError as error:
-            said = f"the host refuses the DNS routing rule ({error.strerror}): lookups are translated"
-            return "rewrite", (said,)
-        return "rule", ()
+    def _layout(self) -> Layout:
+        by = self._way.capture_by
+        to = rewrite_to(self._routes.addresses()) if by == "rewrite" else ()
+        return layout_of(self._settings, self._uid, self._dns_port(), capture_by=by, rewrite_to=to)
 
     def _dns_port(self) -> int:
         captured = self._sockets.get("udp4") or self._sockets.get("udp6")
@@ -243,10 +240,7 @@ class Wiring:
         self.authority.limits = _limits(settings)
         self.reconciler.on_revoke = cast("OnRevoke", settings.enforcement.on_revoke)
         self.reconciler.fixed = _fixed(settings, self.reconciler.fixed.boot_id)
-        layout = layout_of(settings, self._uid, self._dns_port(), capture_by=self._capture_by)
-        self._bridging.change(layout)
-        if self.installation.change(layout):
-            self._compare()
+        self._lay_out()
         if settings.policy != old.policy:
             self.source.stop()
             self.source = self._files(settings)
@@ -255,6 +249,13 @@ class Wiring:
             self.source.look()
         self.node.renew()
         self.reconciler.host_changed()
+
+    def _lay_out(self) -> None:
+        """Bring what the structure depends on into force, if it has changed."""
+        layout = self._layout()
+        self._bridging.change(layout)
+        if self.installation.change(layout):
+            self._compare()
 
     # --- what happens ----------------------------------------------------------------------------
 
@@ -298,12 +299,14 @@ class Wiring:
         if changes & {"rules", "routes", "lost"}:
             self._keep_dns_rule()
         if changes & {"links", "routes", "lost"}:
+            if self._way.capture_by == "rewrite":
+                self._lay_out()  # it names an address of the node
             self.reconciler.host_changed()
             self.node.renew()
 
     def _keep_dns_rule(self) -> None:
         """Restore the rule that somebody (systemd-networkd does) removed."""
-        is_used = self._settings.dns.capture and self._capture_by == "rule"
+        is_used = self._settings.dns.capture and self._way.capture_by == "rule"
         if not is_used or self._routes.dns_rule_stands():
             return
         try:
@@ -325,7 +328,7 @@ class Wiring:
             self._foreign = self._kernel.foreign()
         except OSError as error:
             self._records.tell("kernel.refused", "error", reason=f"others' rules cannot be read: {error}")
-        self.node.host_problems = (*self._fallback, *self._foreign.problems)
+        self.node.host_problems = (*self._way.problems, *self._foreign.problems)
 
     def _compare(self) -> None:
         self._look_at_foreign()

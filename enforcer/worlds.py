@@ -90,7 +90,12 @@ KINDS = frozenset(
 
 
 def layout_of(
-    settings: Settings, resolver_uid: int, dns_port: int, *, capture_by: Literal["rule", "rewrite"] = "rule"
+    settings: Settings,
+    resolver_uid: int,
+    dns_port: int,
+    *,
+    capture_by: Literal["rule", "rewrite"] = "rule",
+    rewrite_to: tuple[str, ...] = (),
 ) -> Layout:
     """Return what the ruleset's structure depends on."""
     enforcement = settings.enforcement
@@ -105,5 +110,6 @@ def layout_of(
         resolver_uid=resolver_uid,
         dns_port=dns_port,
         capture_by=capture_by,
+        rewrite_to=rewrite_to,
         grants=settings.limits.grants,
     )
