@@ -6,6 +6,7 @@ whatever fails here opens nothing: the last snapshot that the kernel has acknowl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -171,7 +172,11 @@ class Node:
             "pending": self._pending(),
             "redis": "off",
             "upstreams": [
-                {"address": each.address[:300], "healthy": each.healthy, "latencyMs": each.latency_ms}
+                {
+                    "address": each.address[:300],
+                    "healthy": each.healthy,
+                    "latencyMs": _number(each.latency_ms),
+                }
                 for each in self._upstreams
             ],
             "lastRealizedAt": self._last_realized(),
@@ -233,6 +238,11 @@ class Node:
         for reason_class, count in self.refusals.packets.items():
             numbers["nameward_denied_packets_total", (reason_class,)] = count
         return numbers
+
+
+def _number(said: float) -> float:
+    """Return what a resolver says is a number of milliseconds; NaN, infinity and below nothing are 0."""
+    return said if 0 <= said < math.inf else 0.0
 
 
 def _sentence(finding: Finding) -> str:
