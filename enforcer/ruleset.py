@@ -54,11 +54,17 @@ _ERROR_MARGIN = 65536
 
 
 def structure(layout: Layout) -> str:
-    """Text that replaces ``inet nameward`` in one transaction; all its sets are empty afterwards."""
+    """Text that replaces ``inet nameward`` in one transaction; all its sets are empty afterwards.
+
+    The hooks that let packets through stand first: when a table goes, the kernel takes its hooks away
+    one by one in this order, and the others keep their rules until it is their turn. A forward hook
+    that outlived the source check would mark what that check had dropped.
+    """
     return _replace(
         TABLE,
         [
             *_sets(layout),
+            *_base_chains(layout),
             *_prerouting(layout),
             *capture_chains(layout),
             *_filter(layout),
@@ -259,7 +265,7 @@ def _filter(layout: Layout) -> list[str]:
             f"denied{v}",
             ['counter name "denied"', f"{talk} {log('denied', layout, '500/second')}", "goto refuse"],
         )
-    return [*lines, *_refusals(layout), *_base_chains(layout)]
+    return [*lines, *_refusals(layout)]
 
 
 def _refusals(layout: Layout) -> list[str]:
@@ -292,6 +298,7 @@ def _base_chains(layout: Layout) -> list[str]:
     neighbours = f"icmpv6 type {{ {NEIGHBOURS}, {MULTICAST_MEMBERSHIP} }} goto pass"
     listen = [f"{ip} daddr . meta l4proto . th dport @listen{v} goto pass" for ip, v in FAMILIES]
     # A new table's sets are empty: who is governed is not known yet, so nothing is marked as let through.
+    # Asked first: a packet that sees ``settled`` sees every element that was committed before it.
     unsettled = "meta nfproto != @settled goto unsettled"
     lines = chain("pass", passed) + chain("unsettled", [*from_pods(layout, "iif", "drop"), "accept"])
     lines += chain(
@@ -300,9 +307,9 @@ def _base_chains(layout: Layout) -> list[str]:
             "type filter hook forward priority filter - 5; policy accept;",
             *astray(layout),
             *_BRIDGED,
+            unsettled,
             *up,
             *down,
-            unsettled,
             "goto pass",
         ],
     )
@@ -313,8 +320,8 @@ def _base_chains(layout: Layout) -> list[str]:
             *captured(layout),
             neighbours,
             *listen,
-            *up,
             unsettled,
+            *up,
             "goto pass",
         ],
     )

@@ -14,7 +14,11 @@ from enforcer.demo.stub import Stub
 
 FOREIGN_RULES = """
 table ip cluster {
-  chain untracked { type filter hook prerouting priority raw; ip daddr 10.96.0.10 notrack; }
+  chain untracked {
+    type filter hook prerouting priority raw
+    ip daddr 10.96.0.10 udp dport 53 notrack
+    ip daddr 10.96.0.10 tcp dport 53 notrack
+  }
   chain leaving {
     type nat hook postrouting priority srcnat;
     oifname "uplink0" ip saddr 10.244.0.0/24 masquerade
