@@ -14,7 +14,8 @@ set -euo pipefail
 readonly RUN_PACKAGES=(python3 python3-venv python3-nftables python3-seccomp nftables netbase iproute2
     util-linux ca-certificates)
 readonly DEMO_PACKAGES=(nsd)
-readonly TEST_PACKAGES=(make gcc libc6-dev musl-tools bind9-dnsutils knot-dnsutils conntrack tcpdump nodejs procps)
+readonly TEST_PACKAGES=(make gcc libc6-dev musl-tools bind9-dnsutils knot-dnsutils conntrack iptables tcpdump
+    nodejs procps)
 readonly BENCH_PACKAGES=(make gcc libc6-dev dnsmasq-base unbound dnsperf bind9-dnsutils procps)
 readonly POLICY=/usr/sbin/policy-rc.d
 readonly PYTHON=/usr/bin/python3

@@ -299,17 +299,17 @@ def test_what_remains_is_a_public_address_for_a_permitted_name_on_the_record(
 ) -> None:
     """The threat model's sentence: for that pod, on the rule's ports, for the claimed name, not for long."""
     stage.lab.world.forget()
-    claim = hijacked.request(stage.crm, places.CRM, packed(places.ATTACKER4), ttl_s=1)
+    claim = hijacked.request(stage.crm, places.CRM, packed(SITE), ttl_s=1)
     assert hijacked.ask(claim).outcomes == ("realized",)
-    rows = [row for row in stage.lab.ward.ask("grants") if row["address"] == places.ATTACKER4]
+    rows = [row for row in stage.lab.ward.ask("grants") if row["address"] == SITE]
     assert {(row["pod"], row["name"]) for row in rows} == {(stage.crm.name, places.CRM)}
     assert {row["port"] for row in rows} == {443}
     assert max(row["remainingSeconds"] for row in rows) <= 1 + places.GRACE_S
-    assert not stage.crm.connect(places.ATTACKER4, port=80).ok
-    assert not stage.bulk.connect(places.ATTACKER4).ok
-    gone = wait_until(lambda: not any(row[2] == places.ATTACKER4 for row in _open(stage)), 10.0, 0.1)
+    assert not stage.crm.connect(SITE, port=80).ok
+    assert not stage.bulk.connect(SITE).ok
+    gone = wait_until(lambda: not any(row[2] == SITE for row in _open(stage)), 10.0, 0.1)
     assert gone
-    assert not stage.crm.connect(places.ATTACKER4).ok
+    assert not stage.crm.connect(SITE).ok
 
 
 def test_times_and_numbers_that_it_claims_are_clamped(stage: Stage, hijacked: Hijacked) -> None:
