@@ -13,7 +13,7 @@ set -euo pipefail
 
 readonly RUN_PACKAGES=(python3 python3-venv python3-nftables python3-seccomp nftables netbase iproute2
     util-linux ca-certificates)
-readonly DEMO_PACKAGES=(nsd)
+readonly DEMO_PACKAGES=(nsd redis-server)
 readonly TEST_PACKAGES=(make gcc libc6-dev musl-tools bind9-dnsutils knot-dnsutils conntrack iptables tcpdump
     nodejs procps)
 readonly BENCH_PACKAGES=(make gcc libc6-dev dnsmasq-base unbound dnsperf bind9-dnsutils procps)
@@ -69,7 +69,7 @@ install_packages() {
     "${apt[@]}" install -y --no-install-recommends "${missing[@]}" >/dev/null ||
         die "apt-get could not install ${missing[*]}; its message stands above"
     release_daemons
-    for package in nsd unbound; do
+    for package in nsd redis-server unbound; do
         [[ " ${missing[*]} " != *" $package "* ]] || disable_daemon "$package"
     done
 }
