@@ -6,7 +6,6 @@ the loop; a failure there is the process's.
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError
@@ -14,12 +13,11 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any, cast
 
-from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from enforcer import inspect, link, probe, web
+from enforcer import inspect, link, web
 from enforcer.able import capabilities
 from enforcer.authority import Authority, GrantLimits
 from enforcer.blocked import BlockedRecords
@@ -27,22 +25,19 @@ from enforcer.bridging import Bridging
 from enforcer.collection import Collection
 from enforcer.conntrack import Conntrack
 from enforcer.desired import Fixed
-from enforcer.foreign import Foreign
 from enforcer.inspection import Inspection
 from enforcer.installation import Installation
 from enforcer.journal import Answer, Journal, replay
-from enforcer.kernel import Kernel, KernelRejected
+from enforcer.kernel import Kernel
 from enforcer.layout import Layout
 from enforcer.ledger import MemoryLedger
-from enforcer.nflog import Nflog
 from enforcer.node import Node
-from enforcer.readable import Readable
 from enforcer.reconciler import Reconciler
 from enforcer.records import LogRecords
-from enforcer.refusals import PACKETS_A_TURN
 from enforcer.revision import OnRevoke
 from enforcer.routes import Routes
 from enforcer.sources.files import FilesSource
+from enforcer.watch import Watch, every
 from enforcer.way import rewrite_to, way_of_dns
 from enforcer.worlds import layout_of, listen_endpoints, upstream_endpoints
 from policy.runtime.clock import MonotonicReactor, now
@@ -53,9 +48,6 @@ from policy.snapshot import Snapshot
 
 DEFAULT_DNS_PORT = 15353
 COLLECT_EVERY_S = 15.0
-CHECK_EVERY_S = 5.0
-COMPARE_EVERY_S = 60.0
-PORTS_EVERY_S = 0.5
 COMPACTION_LINES = 200
 THREADS = 3
 
@@ -87,7 +79,6 @@ class Wiring:
         self._kernel = Kernel()
         self._able = capabilities(self._kernel, self._folder / "able", boot_id)
         self._routes = routes or Routes()
-        self._nflog: Nflog | None = None
         self.ledger = MemoryLedger()
         self._blocked = BlockedRecords(settings.limits.blocked_records)
         self._replayed = replay(self._folder / "journal", boot_id)
@@ -134,9 +125,12 @@ class Wiring:
             now=now,
             pending=lambda: self.hub.pending,
         )
-        self._foreign = Foreign()
-        self._look_at_foreign()
         self.node.repairs = lambda: self.installation.repairs
+        self._look_after(settings, flows)
+        self._open_doors(settings)
+
+    def _look_after(self, settings: Settings, flows: Conntrack) -> None:
+        """Make what keeps it all as it should be."""
         self._collection = Collection(
             kernel=self._kernel,
             flows=flows,
@@ -145,7 +139,21 @@ class Wiring:
             next_turn=lambda call: self._reactor.callLater(0, call),
             now=now,
         )
-        self._open_doors(settings)
+        self.watch = Watch(
+            reactor=self._reactor,
+            settings=settings,
+            records=self._records,
+            sockets=self._sockets,
+            kernel=self._kernel,
+            routes=self._routes,
+            way=self._way,
+            installation=self.installation,
+            bridging=self._bridging,
+            reconciler=self.reconciler,
+            node=self.node,
+            lay_out=self._lay_out,
+            failed=self._failed,
+        )
 
     def _open_doors(self, settings: Settings) -> None:
         """Join what others speak to: the authority socket, and the source that speaks to us."""
@@ -186,7 +194,8 @@ class Wiring:
             self._replayed.generation, self._replayed.admitted, _answers(self._replayed.answers)
         )
         self.node.begin(self._replayed.generation)
-        self._watch()
+        self.watch.start()
+        every(self._reactor, COLLECT_EVERY_S, self._collection.begin, self._failed)
         link.listen(self._reactor, self._folder, self.hub, self._uid)
         inspection = Inspection(
             self._settings.node,
@@ -201,27 +210,6 @@ class Wiring:
             pages = web.site(self.node.metrics.registry, lambda: self.node.missing)
             self._reactor.listenTCP(port, pages, interface=address)
         self.source.start(self.node.source_seen)
-
-    def _watch(self) -> None:
-        """Follow the kernel's descriptors, and look at everything now and then all the same."""
-        self._reactor.addReader(Readable(self._kernel.monitor_fd(), self._kernel_changed))
-        self._reactor.addReader(Readable(self._routes.monitor_fd(), self._routes_changed))
-        try:
-            self._nflog = Nflog(self._settings.enforcement.nflog_group)
-        except OSError as error:
-            in_use = "its group is another program's" if error.errno == errno.EBUSY else str(error)
-            self._records.tell("packets.unrecorded", "error", reason=f"NFLOG: {in_use}; set nflogGroup")
-        else:
-            self._reactor.addReader(Readable(self._nflog.fileno(), self._packets_came))
-        for every_s, call in (
-            (COLLECT_EVERY_S, self._collection.begin),
-            (CHECK_EVERY_S, self._check),
-            (COMPARE_EVERY_S, self._compare),
-            (PORTS_EVERY_S, self.reconciler.look_for_ports),
-        ):
-            turning = LoopingCall(call)
-            turning.clock = self._reactor
-            turning.start(every_s, now=False).addErrback(self._failed)
 
     def close(self) -> None:
         """Let go of everything; the kernel keeps what is open, the journal says why."""
@@ -255,7 +243,7 @@ class Wiring:
         layout = self._layout()
         self._bridging.change(layout)
         if self.installation.change(layout):
-            self._compare()
+            self.watch.compare()
 
     # --- what happens ----------------------------------------------------------------------------
 
@@ -267,7 +255,7 @@ class Wiring:
     def _published(self, snapshot: Snapshot) -> None:
         self._write_journal()
         self.hub.publish(snapshot.world)
-        self._reactor.callLater(0, self._check)
+        self._reactor.callLater(0, self.watch.check)
 
     def _admitted(self) -> None:
         self._write_journal()
@@ -286,77 +274,6 @@ class Wiring:
             self._records.tell(
                 "journal.failed", "error", reason=f"{error.strerror}; grants will not outlive us"
             )
-
-    def _kernel_changed(self) -> None:
-        events = self._kernel.drain_events()
-        if events & {"offload", "lost"}:
-            self._look_at_foreign()
-        if events:
-            self._repair(deep=bool(events & {"changed", "lost"}))
-
-    def _routes_changed(self) -> None:
-        changes = self._routes.drain_changes()
-        if changes & {"rules", "routes", "lost"}:
-            self._keep_dns_rule()
-        if changes & {"links", "routes", "lost"}:
-            if self._way.capture_by == "rewrite":
-                self._lay_out()  # it names an address of the node
-            self.reconciler.host_changed()
-            self.node.renew()
-
-    def _keep_dns_rule(self) -> None:
-        """Restore the rule that somebody (systemd-networkd does) removed."""
-        is_used = self._settings.dns.capture and self._way.capture_by == "rule"
-        if not is_used or self._routes.dns_rule_stands():
-            return
-        try:
-            self._routes.install_dns_rule()
-        except OSError as error:
-            self._records.tell("kernel.refused", "error", reason=f"the DNS routing rule: {error.strerror}")
-            return
-        self.installation.repairs += 1
-        self._records.tell("enforcer.repaired", "warning", reason="the DNS routing rule was gone")
-
-    def _packets_came(self) -> None:
-        if self._nflog is not None:
-            packets, _ = self._nflog.read(PACKETS_A_TURN)
-            self.node.refusals.packets_denied(packets)
-
-    def _look_at_foreign(self) -> None:
-        """Read what others' rulesets do to pods' packets."""
-        try:
-            self._foreign = self._kernel.foreign()
-        except OSError as error:
-            self._records.tell("kernel.refused", "error", reason=f"others' rules cannot be read: {error}")
-        self.node.host_problems = (*self._way.problems, *self._foreign.problems)
-
-    def _compare(self) -> None:
-        self._look_at_foreign()
-        self._repair(deep=False)
-        self.reconciler.retry()
-
-    def _repair(self, *, deep: bool) -> None:
-        try:
-            self.reconciler.repair(deep=deep)
-        except KernelRejected as error:
-            self.reconciler.kernel_errors += 1
-            self.node.doubts = (f"the kernel refused the repair: {error}",)
-            self._reactor.callLater(1.0, self._compare)
-            return
-        self._check()
-
-    def _check(self) -> None:
-        """Ask the kernel whether it enforces; what is in doubt is what ``status`` says."""
-        doubts = [*self.installation.doubts, *self._bridging.doubts, *self._foreign.doubts]
-        if self.reconciler.snapshot is None:
-            doubts.append("nothing was loaded yet")
-        elif not doubts:
-            found = (probe.must_drop(self._sockets), probe.must_pass(self._passed))
-            doubts += [each for each in found if each]
-        self.node.doubts = tuple(doubts)
-
-    def _passed(self) -> int:
-        return self._kernel.counters().get("passed", (0, 0))[0]
 
 
 def _limits(settings: Settings) -> GrantLimits:
