@@ -1,4 +1,4 @@
-"""The whole lab as one context manager: node, world, pods, manifests and Nameward itself.
+"""The whole lab with one node as one context manager: node, world, pods, manifests and Nameward itself.
 
 Owns what the others make, and its end. Never leaves anything behind: namespaces and programs go
 with this process, and the folder of a run that was killed is removed by the next one.
@@ -10,15 +10,13 @@ import contextlib
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from enforcer.demo import manifests, network, places
+from enforcer.demo.nodes import LabNode
 from enforcer.demo.pods import Pod
 from enforcer.demo.processes import output_of, parent_of
-from enforcer.demo.spaces import Space
-from enforcer.demo.ward import Ward
 from enforcer.demo.world import World
 
 _PREFIX = "nameward-demo-"
@@ -33,20 +31,21 @@ class Lab:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.node = Space("node")
         self.world = World(folder / "world")
         self.manifests = manifests.Folder(folder / "manifests")
-        self.ward = Ward(self.node, folder, self.manifests.path)
-        self.pods: dict[str, Pod] = {}
+        self._home = LabNode(folder, [self.manifests])
+        self.node = self._home.space
+        self.ward = self._home.ward
+        self.pods = self._home.pods
         self.foreign_rules = ""
         """nft text of what others have on the node; loaded by ``add_foreign_rules``."""
 
     def start(self) -> None:
         """Lay the cables, start the world, declare the namespace; the daemon is started apart."""
+        network.settle_world(self.world.space)
         network.connect_world(self.node, self.world.space)
         self.world.start()
-        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": places.NAMESPACE}}
-        self.manifests.put("namespace", namespace)
+        self.manifests.put("namespace", manifests.namespace())
 
     def add_foreign_rules(self, text: str) -> None:
         """Give the node tables of somebody else, before or while Nameward runs."""
@@ -55,19 +54,11 @@ class Lab:
 
     def add_pod(self, server: str, index: int, *, declared: bool = True) -> Pod:
         """Make a pod of an MCP server at address ``index``; its manifest comes first, as a CNI's would."""
-        name = f"{server}-6c9f7d5b8-{index:05d}"
-        if declared:
-            uid = str(uuid.uuid4())
-            self.manifests.put(f"pod-{name}", manifests.pod(server, name, uid, places.pod_addresses(index)))
-        made = Pod(self.node, name, index)
-        self.pods[name] = made
-        return made
+        return self._home.add_pod(server, index, declared=declared)
 
     def remove_pod(self, pod: Pod) -> None:
         """Take a pod and its manifest away."""
-        self.manifests.remove(f"pod-{pod.name}")
-        del self.pods[pod.name]
-        pod.close()
+        self._home.remove_pod(pod)
 
     def set_domains(self, server: str, domains: Sequence[str]) -> None:
         """Write the server's policy as Obot's provider does when somebody edits its egress domains."""
@@ -76,20 +67,14 @@ class Lab:
     def close(self) -> None:
         """End everything, the daemon first."""
         with contextlib.ExitStack() as ending:
-            ending.callback(self.node.close)
             ending.callback(self.world.stop)
-            for pod in self.pods.values():
-                ending.callback(pod.close)
-            ending.callback(self.ward.stop)
+            ending.callback(self._home.close)
 
 
 @contextlib.contextmanager
 def running(*, enforced: bool = True) -> Iterator[Lab]:
     """Make the lab, with ``nameward node`` enforcing unless told otherwise; end all of it afterwards."""
-    remove_leftovers()
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-    folder.chmod(0o755)  # the resolver's user passes through to its socket
-    try:
+    with own_folder() as folder:
         lab = Lab(folder)
         try:
             lab.start()
@@ -98,6 +83,16 @@ def running(*, enforced: bool = True) -> Iterator[Lab]:
             yield lab
         finally:
             lab.close()
+
+
+@contextlib.contextmanager
+def own_folder() -> Iterator[Path]:
+    """Make a folder for one run, and remove it afterwards; those of runs that were killed go too."""
+    remove_leftovers()
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    folder.chmod(0o755)  # the resolver's user passes through to its socket
+    try:
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

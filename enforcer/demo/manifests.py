@@ -13,12 +13,20 @@ from typing import Any
 import yaml
 
 from enforcer.demo import places
+from enforcer.demo.places import NodePlace
 
 Document = dict[str, Any]
 """One Kubernetes object as plain values, as YAML has it."""
 
 
-def pod(server: str, name: str, uid: str, addresses: Sequence[str]) -> Document:
+def namespace() -> Document:
+    """Return the Namespace of the lab's pods."""
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": places.NAMESPACE}}
+
+
+def pod(
+    server: str, name: str, uid: str, addresses: Sequence[str], place: NodePlace = places.HOME
+) -> Document:
     """Return a Pod as ``kubectl get -o yaml`` prints it (the parts that matter)."""
     return {
         "apiVersion": "v1",
@@ -29,17 +37,17 @@ def pod(server: str, name: str, uid: str, addresses: Sequence[str]) -> Document:
             "uid": uid,
             "labels": {"app": server, "mcp-user-id": "1"},
         },
-        "spec": {"nodeName": places.NODE_NAME, "containers": [{"name": "mcp", "image": "mcp"}]},
+        "spec": {"nodeName": place.name, "containers": [{"name": "mcp", "image": "mcp"}]},
         "status": {
             "phase": "Running",
-            "hostIP": places.NODE4,
+            "hostIP": place.node4,
             "podIP": addresses[0],
             "podIPs": [{"ip": address} for address in addresses],
         },
     }
 
 
-def obot_policy(server: str, domains: Sequence[str]) -> Document:
+def obot_policy(server: str, domains: Sequence[str], port: int = 443) -> Document:
     """Return the FirewallPolicy that Obot's provider makes of a server's egress domains."""
     group = f"obot-{server}-approved-domains"
     selector = {"matchLabels": {"app": server}}
@@ -73,7 +81,7 @@ def obot_policy(server: str, domains: Sequence[str]) -> Document:
                     "destinationSmartGroups": anywhere,
                     "webGroups": [{"name": group}],
                     "protocol": "tcp",
-                    "port": 443,
+                    "port": port,
                     "logging": True,
                 },
                 {

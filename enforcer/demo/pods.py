@@ -15,6 +15,7 @@ import time
 from typing import NamedTuple
 
 from enforcer.demo import network, places
+from enforcer.demo.places import NodePlace
 from enforcer.demo.processes import wait_until
 from enforcer.demo.spaces import Space
 from enforcer.demo.stub import Stub
@@ -43,15 +44,22 @@ def _family(address: str) -> int:
 
 
 class Pod:
-    """One pod, declared in a manifest or not."""
+    """One pod, declared in a manifest or not, at ``place``'s ``index``-th address or at ``addresses``."""
 
-    def __init__(self, node: Space, name: str, index: int) -> None:
+    def __init__(
+        self,
+        node: Space,
+        name: str,
+        index: int,
+        place: NodePlace = places.HOME,
+        addresses: tuple[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.index = index
-        self.addresses = places.pod_addresses(index)
+        self.addresses = addresses or place.pod_addresses(index)
         self.space = Space(name)
         self._node = node
-        network.connect_pod(node, self.space, index)
+        network.connect_pod(node, self.space, index, self.addresses, place.gateways)
         self.stub = Stub(self.space)
         self.transfers: list[Transfer] = []
 

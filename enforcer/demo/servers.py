@@ -60,6 +60,8 @@ class Servers:
                 self._loop.run_until_complete(asyncio.start_server(self._web, sock=listener))
         for family in (socket.AF_INET, socket.AF_INET6):
             self._serve_udp(self._bound(family, socket.SOCK_DGRAM, "", 443), self._echo)
+            sink = self._bound(family, socket.SOCK_STREAM, "", places.SINK_PORT)
+            self._loop.add_reader(sink, _drain, sink)
         for family, address in (
             (socket.AF_INET, places.ATTACKER_DNS4),
             (socket.AF_INET6, places.ATTACKER_DNS6),
@@ -185,3 +187,10 @@ class Servers:
                 await writer.drain()
             finally:
                 writer.close()
+
+
+def _drain(listener: socket.socket) -> None:
+    """Accept whoever waits, and let go of him."""
+    with contextlib.suppress(OSError):
+        while True:
+            listener.accept()[0].close()

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,12 @@ import yaml
 import enforcer
 from enforcer.demo import places
 from enforcer.demo.failure import LabFailureError
+from enforcer.demo.places import NodePlace
 from enforcer.demo.processes import descendants, run, start, stop, uid_of, wait_until
 from enforcer.demo.spaces import Space
+
+Settings = dict[str, Any]
+"""Keys and values of one section of a configuration, or of all of it."""
 
 Row = dict[str, Any]
 """One row of a listing, with the field names of the JSON output."""
@@ -32,16 +36,18 @@ _MAIN = "import sys; from enforcer.cli import main; sys.exit(main())"
 _READY_S = 30
 
 
-def configuration(folder: Path, manifests: Path) -> dict[str, Any]:
-    """Return the node's configuration: defaults, but for the lab's addresses, grace and load.
+def configuration(
+    folder: Path, manifests: Sequence[Path], place: NodePlace = places.HOME, **changes: Settings
+) -> Settings:
+    """Return the configuration of a node: defaults, but for the lab's addresses, grace and load.
 
-    One workload of the lab asks faster than any pod should, so its query limit is raised.
+    ``changes``: more keys of a section, by its name. One workload of the lab asks faster than any pod
+    should, so its query limit is raised.
     """
-    return {
-        "node": places.NODE_NAME,
+    sections: dict[str, Settings] = {
         "policy": {
             "source": "files",
-            "manifests": [str(manifests)],
+            "manifests": [str(path) for path in manifests],
             "governedNamespaces": [places.NAMESPACE],
         },
         "dns": {
@@ -55,21 +61,26 @@ def configuration(folder: Path, manifests: Path) -> dict[str, Any]:
             "grace": f"{places.GRACE_S}s",
         },
         "limits": {"queriesPerSecond": 20000},
-        "runtimeDir": str(folder / "run"),
     }
+    for name, keys in changes.items():
+        sections[name] = {**sections.get(name, {}), **keys}
+    return {"node": place.name, **sections, "runtimeDir": str(folder / "run")}
 
 
 class Ward:
     """The node's daemon. ``folder`` must be searchable by the resolver's user."""
 
-    def __init__(self, space: Space, folder: Path, manifests: Path) -> None:
+    def __init__(self, space: Space, folder: Path, settings: Settings) -> None:
         self._space = space
+        self.name = str(settings["node"])
         self.config = folder / "nameward.yaml"
-        self.config.write_text(yaml.safe_dump(configuration(folder, manifests), sort_keys=False))
+        self.config.write_text(yaml.safe_dump(settings, sort_keys=False))
         self.log = folder / "nameward.log"
         self._inspect = folder / "run" / "inspect.sock"
         self._env = {**os.environ, "PYTHONPATH": str(Path(enforcer.__file__).parents[1])}
         self._process: subprocess.Popen[bytes] | None = None
+        self.warned: list[str] = []
+        """What the last ``ask`` warned of."""
 
     def start(self) -> float:
         """Start it and wait until it says that it enforces; returns the seconds that took.
@@ -96,9 +107,13 @@ class Ward:
         return run(self._space, argv, timeout_s=timeout_s, env=self._env)
 
     def ask(self, command: str, **arguments: object) -> list[Row]:
-        """Ask the inspection socket; returns the rows. Raises OSError, or LabFailureError if it objects."""
+        """Ask the inspection socket; returns the rows, of all nodes if it knows of others.
+
+        Raises OSError, or LabFailureError if it objects.
+        """
         request = json.dumps({"command": command, **arguments}).encode() + b"\n"
         rows: list[Row] = []
+        self.warned.clear()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as opened:
             opened.settimeout(5)
             opened.connect(str(self._inspect))
@@ -110,7 +125,10 @@ class Ward:
                         raise LabFailureError(f"inspect {command}: {message['error']}")
                     if message.get("end"):
                         break
-                    rows.append(message["row"])
+                    if "row" in message:
+                        rows.append(message["row"])
+                    else:
+                        self.warned.append(str(message["warning"]))
         return rows
 
     def grants(self, pod: str) -> list[Row]:
@@ -132,22 +150,27 @@ class Ward:
 
         return found[-1] if wait_until(seen, within_s, 0.05) else None
 
-    def status(self) -> Row:
-        """Return the node's status object."""
-        return self.ask("status")[0]
+    def status(self, node: str = "") -> Row:
+        """Return this node's status object, or another's as this one knows it. Raises LookupError."""
+        return self.ask("status", node=node or self.name)[0]
 
     def await_policy(self, changed: Mapping[str, object], within_s: float = 10.0) -> bool:
         """Wait until the status shows another generation than ``changed`` (an earlier status) did."""
         return wait_until(lambda: self.status()["generation"] != changed["generation"], within_s, 0.005)
+
+    @property
+    def pid(self) -> int:
+        """The id of its first process, the leash. Raises LabFailureError if it does not run."""
+        if self._process is None:
+            raise LabFailureError("nameward node is not running")
+        return self._process.pid
 
     def worker(self, part: str) -> int:
         """Return the process id of the ``resolver`` (unprivileged) or the ``enforcer`` (root).
 
         Below the leash is the supervisor, below that only workers. Raises LabFailureError if there is none.
         """
-        if self._process is None:
-            raise LabFailureError("nameward node is not running")
-        for pid in descendants(self._process.pid)[1:]:
+        for pid in descendants(self.pid)[1:]:
             uid = uid_of(pid)
             if uid is not None and (uid != 0) == (part == "resolver"):
                 return pid
