@@ -47,6 +47,8 @@ class Fixed(NamedTuple):
     boot_id: str
     upstreams: tuple[Endpoint, ...] = ()
     listen: tuple[Endpoint, ...] = ()
+    peers: tuple[str, ...] = ()
+    """Addresses and CIDRs of other nodes' resolvers (``dns.peers``)."""
 
 
 class Claims(NamedTuple):
@@ -109,6 +111,7 @@ def desired_elements(
     return node_elements(
         known,
         cluster_cidrs=snapshot.world.cluster_cidrs,
+        peers=fixed.peers,
         never=[to_packed(text) for text in snapshot.world.dns_addresses],
         uplinks=host.uplinks,
         bridges=host.bridges,

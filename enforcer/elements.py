@@ -27,7 +27,7 @@ COMMENT_BYTES = 252
 
 RANGE_SETS = frozenset(f"{name}{v}" for name in ("static", "static_all") for v in "46")
 """Concatenated interval sets: an element is ``key`` to ``key_end``, both included, in each field."""
-PREFIX_SETS = frozenset({"cluster4", "cluster6"})
+PREFIX_SETS = frozenset(f"{name}{v}" for name in ("cluster", "peers") for v in "46")
 """One-field interval sets: ``key`` to ``key_end``, both included; disjoint."""
 
 _SETTLED_KEYS = (b"\x02", b"\x0a")  # NFPROTO_IPV4, NFPROTO_IPV6
@@ -224,6 +224,7 @@ def node_elements(
     pods: Iterable[KnownPod],
     *,
     cluster_cidrs: Iterable[str] = (),
+    peers: Iterable[str] = (),
     never: Iterable[bytes] = (),
     uplinks: Iterable[str] = (),
     bridges: Iterable[str] = (),
@@ -233,7 +234,8 @@ def node_elements(
 ) -> dict[str, dict[bytes, Element]]:
     """Everything that is not a grant: set → key → element, every such set present, also when empty.
 
-    ``never`` are packed addresses that no exemption covers, beside the metadata addresses;
+    ``peers`` are addresses and CIDRs of other nodes' resolvers. ``never`` are packed addresses that no
+    exemption covers, beside the metadata addresses;
     ``static`` maps packed pod addresses to their boxes. A pod without interface is in ``governed*``
     and in no ``podsrc*``: whatever claims its address is dropped. ``podifs`` are the interfaces of one
     pod each: behind ``bridges`` others may come, their ports are told apart in the bridge table.
@@ -251,8 +253,9 @@ def node_elements(
             put(f"podsrc{v}", interface_key(pod.interface) + pod.address)
             if pod.interface not in shared:
                 put("podifs", interface_key(pod.interface))
-    for first, last in _merged(cluster_cidrs):
-        put("cluster4" if len(first) == 4 else "cluster6", first, last)
+    for kind, cidrs in (("cluster", cluster_cidrs), ("peers", peers)):
+        for first, last in _merged(cidrs):
+            put(f"{kind}{'4' if len(first) == 4 else '6'}", first, last)
     for address in (*never, *(ipaddress.ip_address(text).packed for text in METADATA)):
         put("never4" if len(address) == 4 else "never6", address)
     for name in uplinks:
@@ -281,6 +284,7 @@ NODE_SETS = (
             "governed",
             "ungoverned",
             "cluster",
+            "peers",
             "never",
             "upstreams",
             "listen",

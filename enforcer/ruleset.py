@@ -5,9 +5,9 @@ addresses (those are elements, ``enforcer.elements``), so its size does not depe
 Invariant: a packet of a governed pod that no element explains is dropped.
 
 The order for a packet that a governed pod sends: source check and DNS capture in raw prerouting;
-ports 53, 853 and 5353; cluster exemption; live flows; grants; static permits; refusal. What passes
-is marked with ``PASSED``, which the guard table asks for one hook later and which is cleared there,
-or, without a guard, by our own next chain.
+ports 53, 853 and 5353 (but, where 53 is not captured, other nodes' resolvers); cluster exemption; live
+flows; grants; static permits; refusal. What passes is marked with ``PASSED``, which the guard table
+asks for one hook later and which is cleared there, or, without a guard, by our own next chain.
 """
 
 from __future__ import annotations
@@ -134,6 +134,7 @@ def _sets(layout: Layout) -> list[str]:
         lines += [
             f"set never{v} {{ type {ip}; }}",
             f"set cluster{v} {{ type {ip}; flags interval; }}",
+            f"set peers{v} {{ type {ip}; flags interval; }}",
             f"set upstreams{v} {{ type {ip} . inet_proto . inet_service; }}",
             f"set listen{v} {{ type {ip} . inet_proto . inet_service; }}",
             f"set talkers{v} {{ type {ip}; size 65536; flags dynamic,timeout; timeout 1m; }}",
@@ -232,6 +233,7 @@ def _filter(layout: Layout) -> list[str]:
             f"up{v}",
             [
                 "ct direction reply ct state established,related return",
+                *_to_peers(layout, ip, v),
                 f"{ports} {_DNS_PORTS} goto port",
                 f"ct status dnat {PORTED} th dport {_DNS_PORTS} goto port",
                 *(
@@ -253,6 +255,7 @@ def _filter(layout: Layout) -> list[str]:
             [
                 f"ct direction original ct original {ip} saddr @cluster{v} return",
                 "ct direction original ct status dnat ct state new,established,related return",
+                *_from_peers(layout, ip, v),
                 f"{ports} {_DNS_PORTS} goto answer",
                 *([f"ct direction reply ct original {ip} daddr {cluster} return"] if exempt else []),
                 *_lookups(ip, v, "live", "ct direction reply"),
@@ -266,6 +269,23 @@ def _filter(layout: Layout) -> list[str]:
             ['counter name "denied"', f"{talk} {log('denied', layout, '500/second')}", "goto refuse"],
         )
     return [*lines, *_refusals(layout)]
+
+
+def _to_peers(layout: Layout, ip: str, v: int) -> list[str]:
+    """Where port 53 is not captured: other nodes' resolvers, both the address aimed at and what is behind."""
+    if layout.capture:
+        return []
+    aimed = f"ct original proto-dst 53 ct original {ip} daddr @peers{v}"
+    return [f"{PORTED} {aimed} th dport 53 {ip} daddr @peers{v} return"]
+
+
+def _from_peers(layout: Layout, ip: str, v: int) -> list[str]:
+    """Their answers, and the errors of these flows."""
+    if layout.capture:
+        return []
+    packets = f"meta l4proto {{ {TCP}, {UDP}, {ICMP if v == 4 else ICMPV6} }}"
+    flows = f"{packets} ct original protocol {{ {TCP}, {UDP} }}"
+    return [f"ct direction reply {flows} ct original proto-dst 53 ct original {ip} daddr @peers{v} return"]
 
 
 def _refusals(layout: Layout) -> list[str]:

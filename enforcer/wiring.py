@@ -285,7 +285,7 @@ def _limits(settings: Settings) -> GrantLimits:
 
 def _fixed(settings: Settings, boot_id: str) -> Fixed:
     upstreams = upstream_endpoints(settings, host_upstreams())
-    return Fixed(settings.node, boot_id, upstreams, listen_endpoints(settings))
+    return Fixed(settings.node, boot_id, upstreams, listen_endpoints(settings), settings.dns.peers)
 
 
 def _version() -> str:

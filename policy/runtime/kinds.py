@@ -237,6 +237,27 @@ class Cidr:
         return value
 
 
+class Network:
+    """One address, or a network in CIDR notation."""
+
+    what = "an address such as 10.0.0.2, or a CIDR such as 10.0.0.0/24"
+
+    def read(self, value: object) -> str:
+        """Return an address or a network in canonical text; a network of everything is none."""
+        if not isinstance(value, str):
+            raise Wrong(f"expected {self.what}, found {typed(value)}", f"write {self.what}")
+        if "/" not in value:
+            return _address(value)
+        network = Cidr().read(value)
+        if network.endswith("/0"):
+            raise Wrong(f"{network} is everywhere", "write the addresses that are meant")
+        return network
+
+    def show(self, value: str) -> str:
+        """Return the address or network."""
+        return value
+
+
 class Listen:
     """An address to listen on, with its port; empty where ``optional`` turns it off."""
 

@@ -21,6 +21,7 @@ from policy.runtime.kinds import (
     Duration,
     Items,
     Listen,
+    Network,
     PatternText,
     Rate,
     Rates,
@@ -112,6 +113,12 @@ class DnsSettings(Section, frozen=True, kw_only=True):
     """Answer every packet of a governed pod to port 53, whatever server it aimed at.
 
     Otherwise a pod chooses a resolver that knows no policy.
+    """
+    peers: Annotated[tuple[str, ...], Key(Items(Network()))] = ()
+    """Other nodes' Nameward resolvers, which governed pods may ask on port 53 where capture is false.
+
+    Each must be a resolver that knows these pods and asks this node for their grants: another kind of
+    server would answer whatever it is asked. Name a Service in front of them beside them.
     """
     upstreams: Annotated[tuple[str, ...], Key(Items(UpstreamText()), default="the host's resolv.conf")] = ()
     """Servers that are asked for names outside the cluster. `tls://` is DNS over TLS (port 853), verified

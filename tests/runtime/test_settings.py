@@ -122,6 +122,9 @@ log: {level: debug, format: console}
         ("dns: {upstreams: ['https://9.9.9.9/q']}", "dns.upstreams", "unknown scheme 'https'", "tls://"),
         ("dns: {upstreams: ['9.9.9.9:0']}", "dns.upstreams", "0 is out of bounds", "1 to 65535"),
         ("dns: {clusterDomain: 'a..b'}", "dns.clusterDomain", "not a domain name", "cluster.local"),
+        ("dns: {peers: [10.0.0.7/24]}", "dns.peers", "beyond its prefix", "10.0.0.0/24"),
+        ("dns: {peers: ['::/0']}", "dns.peers", "::/0 is everywhere", "addresses"),
+        ("dns: {peers: [node-b]}", "dns.peers", "'node-b' is not an IP address", "IPv4"),
         ("dns: {holdTimeout: 3s}", "dns.holdTimeout", "longer than dns.deadline", "shorter"),
         ("dns: {user: 'no such'}", "dns.user", "is not a user's name", "write"),
         (
