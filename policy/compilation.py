@@ -90,8 +90,9 @@ class Compilation:
         rules = []
         for position, rule in enumerate(policy.rules):
             if position in missing:
-                service = f"{policy.namespace}/{rule.selector.service}"
-                problems.append(f"{policy.key}/{rule.name}: there is no Service {service}")
+                if rule.understood:  # else the reader has said so
+                    service = f"{policy.namespace}/{rule.selector.service}"
+                    problems.append(f"{policy.key}/{rule.name}: there is no Service {service}")
                 rules.append(msgspec.structs.replace(rule, understood=False))
             else:
                 rules.append(rule)

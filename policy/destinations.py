@@ -92,7 +92,7 @@ class Destinations:
             else self._roster.pods
         )
         for pod in behind:
-            if _is_wanted(pod, wanted):
+            if is_wanted(pod, wanted):
                 addresses += pod.addresses
         if not wanted.pod_name:
             # A group of pods contains the Services in front of them: their addresses are what
@@ -110,7 +110,8 @@ class Destinations:
         return union_of(addresses)
 
 
-def _is_wanted(pod: Pod, wanted: Destination) -> bool:
+def is_wanted(pod: Pod, wanted: Destination) -> bool:
+    """Say whether a selector's namespace, name and labels are the pod's (its Service aside)."""
     return (
         wanted.namespace in {"", pod.namespace}
         and wanted.pod_name in {"", pod.name}

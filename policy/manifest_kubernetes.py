@@ -27,6 +27,8 @@ NAME_LABEL = "kubernetes.io/metadata.name"
 """Every Namespace carries its own name in this label; the API server writes it."""
 
 _FINISHED = ("Succeeded", "Failed")
+_POWERS = frozenset({"ALL", "BPF", "NET_ADMIN", "SYS_ADMIN", "SYS_MODULE", "SYS_PTRACE"})
+"""Capabilities with which a container may be stronger than what contains it."""
 
 
 class NamespaceLabels(msgspec.Struct, frozen=True):
@@ -96,7 +98,26 @@ def read_pod(fields: Fields, namespace: str, name: str, place: Place) -> Pod:
         labels=_labels(metadata, place),
         node=node,
         host_network=host_network,
+        powers=_powers(spec),
     )
+
+
+def _powers(spec: Fields) -> tuple[str, ...]:
+    """What containers may do to the node. The API server has checked the shapes: others are passed over."""
+    found: set[str] = set()
+    for field in ("containers", "initContainers", "ephemeralContainers"):
+        listed = spec.get(field)
+        for container in listed if isinstance(listed, list) else ():
+            context = container.get("securityContext") if isinstance(container, dict) else None
+            if not isinstance(context, dict):
+                continue
+            if context.get("privileged") is True:
+                found.add("privileged")
+            capabilities = context.get("capabilities")
+            added = capabilities.get("add") if isinstance(capabilities, dict) else None
+            names = {str(each).removeprefix("CAP_") for each in added} if isinstance(added, list) else set()
+            found |= names & _POWERS
+    return tuple(sorted(found))
 
 
 def _pod_addresses(status: Fields, place: Place) -> tuple[str, ...]:

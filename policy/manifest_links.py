@@ -16,7 +16,7 @@ from policy.manifest_kubernetes import NamespaceLabels, Slice
 from policy.manifest_objects import Entry, Value
 from policy.manifest_policies import LOST_RULE
 from policy.pods import Pod, Service
-from policy.rules import Policy, Rule, Selector
+from policy.rules import Policy, Rule
 
 
 def single_objects(entries: list[Entry], findings: list[Finding]) -> list[Entry]:
@@ -119,7 +119,7 @@ def _linked(
     if name is not None and (namespace, name) not in services:
         fix = "add the Service's manifest, or write matchLabels"
         problems.append(("/selector/service", missing.format(namespace, name), fix))
-        rule = msgspec.structs.replace(rule, selector=Selector(), understood=False)
+        rule = msgspec.structs.replace(rule, understood=False)
     for to in rule.destinations:
         if to.service and (to.namespace, to.service) not in services:
             fix = "add the Service's manifest, or write tags"

@@ -24,7 +24,7 @@ from policy.manifest_groups import (
 )
 from policy.manifest_rules import FIELDS_WITHOUT_EFFECT, Groups, read_rule, read_selector
 from policy.manifest_shapes import ABSENT, Fields, known_fields, mapping, sequence
-from policy.rules import Policy, PortRange, Rule, Selector
+from policy.rules import PodGroup, Policy, PortRange, Rule, Selector
 
 OBJECT_FIELDS = ("apiVersion", "kind", "metadata", "spec", "status")
 LOST_RULE = "(not understood)"
@@ -90,7 +90,17 @@ def read_firewall_policy(fields: Fields, namespace: str, name: str, broken: bool
         rules=tuple(rules),
         source=place.origin,
         accepted=accepted,
+        groups=_pod_groups(groups),
     )
+
+
+def _pod_groups(groups: Groups) -> tuple[PodGroup, ...]:
+    """The groups that pick pods, with those of their selectors."""
+    found = (
+        (name, tuple(each for each in group.destinations or () if each.kind == "pods"))
+        for name, group in groups.smart.items()
+    )
+    return tuple(PodGroup(name, destinations) for name, destinations in found if destinations)
 
 
 def without_permits(rules: list[Rule]) -> list[Rule]:

@@ -25,6 +25,8 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     node: str = ""
     governed: bool = True
     host_network: bool = False
+    powers: tuple[str, ...] = ()
+    """What its containers may do beyond a pod's own network: privileged, capabilities. Decides nothing."""
 
     @property
     def key(self) -> str:

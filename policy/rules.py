@@ -61,6 +61,13 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     understood: bool = True
 
 
+class PodGroup(msgspec.Struct, frozen=True):
+    """The selectors of one SmartGroup that pick pods, under its name."""
+
+    name: str
+    destinations: tuple[Destination, ...]
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """One FirewallPolicy or WebgroupPolicy; ``source`` says where it was read (file or object)."""
 
@@ -71,6 +78,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
     accepted: bool = True
     """False when parts of it were rejected; what could be kept safe is still in ``rules``."""
+    groups: tuple[PodGroup, ...] = ()
+    """The SmartGroups of pods that its rules refer to: for inventories, no decision depends on them."""
 
     @property
     def key(self) -> str:

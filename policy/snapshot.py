@@ -16,6 +16,7 @@ from policy.access import NameAccess
 from policy.addresses import GuardedRanges, from_packed, to_packed, union_of
 from policy.boxes import static_boxes
 from policy.compilation import Compilation, ordered
+from policy.compiled import CompiledRule
 from policy.decision import Decision, StaticBox, Watched
 from policy.evaluation import ClassOutcome
 from policy.names import canonical_zone, is_under
@@ -110,6 +111,14 @@ class Snapshot:
                 state.recent = {}
             state.recent[name] = found
         return found
+
+    def rules_for(self, pod: Pod) -> tuple[CompiledRule, ...]:
+        """Return the rules that apply to the pod, the ceiling's first; none if it may do nothing at all.
+
+        ``CompiledRule.group`` is the policy's place in ``policy.compilation.ordered(world.policies)``.
+        """
+        state = self._states.get(pod.uid or pod.key)
+        return state.profile.rules if state is not None and pod.governed else ()
 
     def static_boxes(self, pod: Pod) -> tuple[StaticBox, ...]:
         """Return what is open to the pod without DNS; nothing for pods that are not governed."""
