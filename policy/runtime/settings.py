@@ -15,6 +15,8 @@ from typing import cast
 import msgspec
 
 from policy.runtime.reader import Problem, Reader, leaves, overlay, parse_yaml
+from policy.runtime.redis_url import Kind as RedisKind
+from policy.runtime.redis_url import parse_redis_url
 from policy.runtime.sections import (
     SHARED_KEYS,
     DnsSettings,
@@ -24,6 +26,7 @@ from policy.runtime.sections import (
     LogSettings,
     MetricsSettings,
     PolicySettings,
+    RedisSettings,
     Settings,
 )
 
@@ -36,6 +39,7 @@ __all__ = [
     "LogSettings",
     "MetricsSettings",
     "PolicySettings",
+    "RedisSettings",
     "Settings",
     "SettingsError",
     "load_settings",
@@ -107,13 +111,40 @@ def _between(settings: Settings, *, from_file: bool) -> list[Problem]:
     if settings.policy.source == "kubernetes":
         say("policy.source", "kubernetes is not in this release", "write files, and list policy.manifests")
     if settings.state.redis is not None:
-        say("state.redis", "Redis is not in this release", "remove it: state is kept in memory")
+        found += _about_redis(settings.state.redis)
     if from_file and settings.policy.governed_namespaces == GovernedNamespaces():
         say("policy.governedNamespaces", "is missing, so nothing would be contained", "list namespaces there")
     if settings.dns.hold_timeout_s > settings.dns.deadline_s:
         say("dns.holdTimeout", "is longer than dns.deadline", "make it shorter")
     if settings.limits.grants_per_pod > settings.limits.grants:
         say("limits.grantsPerPod", "is more than limits.grants", "make it smaller")
+    return found
+
+
+def _about_redis(redis: RedisSettings) -> list[Problem]:
+    found: list[Problem] = []
+
+    def say(key: str, message: str, fix: str) -> None:
+        found.append(Problem(f"state.redis.{key}", message, fix))
+
+    place = parse_redis_url(redis.url)
+    if bool(redis.cert_file) != bool(redis.key_file):
+        is_there, other = ("certFile", "keyFile") if redis.cert_file else ("keyFile", "certFile")
+        say(is_there, f"has no {other} beside it", "name both, or neither")
+    if not place.tls:
+        for key, path in (("caFile", redis.ca_file), ("certFile", redis.cert_file)):
+            if path:
+                say(
+                    key,
+                    "is for TLS, and the URL has none",
+                    "write rediss:// in state.redis.url, or remove it",
+                )
+    if place.user and not redis.password_file:
+        say("passwordFile", "is missing for the user in the URL", "name a file with the password")
+    if redis.sentinel_password_file and place.kind is not RedisKind.SENTINEL:
+        say("sentinelPasswordFile", "is for redis+sentinel:// only", "remove it")
+    if redis.previous_hmac_key_file == redis.hmac_key_file:
+        say("previousHmacKeyFile", "is the same file as hmacKeyFile", "name the other key, or remove it")
     return found
 
 

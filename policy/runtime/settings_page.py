@@ -54,7 +54,10 @@ def _section(section: type[msgspec.Struct], path: tuple[str, ...]) -> Iterator[s
         meaning, _, why = texts[field.attribute].partition("\n\n")
         yield f"### `{'.'.join((*path, field.name))}`\n"
         yield f"{_line(meaning)} {_line(why)}\n"
-        yield from _facts(section, field, (*path, field.name))
+        if field.section is not None and field.section.__module__ == sections.__name__:
+            yield from _section(field.section, (*path, field.name))
+        else:
+            yield from _facts(section, field, (*path, field.name))
 
 
 def _facts(section: type[msgspec.Struct], field: Field, path: tuple[str, ...]) -> Iterator[str]:
@@ -63,7 +66,10 @@ def _facts(section: type[msgspec.Struct], field: Field, path: tuple[str, ...]) -
         yield ""
         return
     key = field.key or SHARED_KEYS[field.attribute]
-    default = key.default or f"`{key.kind.show(_default(section, field)) or '(empty)'}`"
+    if field.required:
+        default = f"none: `{path[-2]}` needs it"
+    else:
+        default = key.default or f"`{key.kind.show(_default(section, field)) or '(empty)'}`"
     yield f"- value: {key.kind.what}"
     yield f"- default: {default}"
     yield f"- variable: `{variable(path)}`"
