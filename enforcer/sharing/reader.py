@@ -52,13 +52,18 @@ class Reader:
                     break
         return list(found)[:limit]
 
-    def hashes(self, keys: Sequence[bytes]) -> list[dict[bytes, bytes]]:
-        """Return the fields of each key, in their order; {} for a key that is not there, or is no hash."""
+    def hashes(
+        self, keys: Sequence[bytes], limit_bytes: int = LARGEST_HASH_BYTES
+    ) -> list[dict[bytes, bytes]]:
+        """Return the fields of each key, in their order; {} for a key that is not there, or is no hash.
+
+        One larger than ``limit_bytes`` is taken for none.
+        """
         found: list[dict[bytes, bytes]] = []
         left = LARGEST_ANSWER_BYTES
         while len(found) < len(keys):
             page = keys[len(found) : len(found) + _PAGE]
-            for reply in self._page(page, b"HGETALL"):
+            for reply in self._page(page, b"HGETALL", limit_bytes):
                 fields = {} if isinstance(reply, RedisSaid | None) else hash_of(reply)
                 left -= sum(len(name) + len(value) + 100 for name, value in fields.items())
                 found.append(fields)
@@ -72,7 +77,7 @@ class Reader:
         """Return how long each key still lives in ms; -1 for ever, -2 for one that is not there."""
         found: list[int] = []
         for start in range(0, len(keys), _PAGE):
-            replies = self._page(keys[start : start + _PAGE], b"PTTL")
+            replies = self._page(keys[start : start + _PAGE], b"PTTL", LARGEST_HASH_BYTES)
             found += [reply if isinstance(reply, int) else -2 for reply in replies]
         return found
 
@@ -119,25 +124,25 @@ class Reader:
 
     # --- one page --------------------------------------------------------------------------------
 
-    def _page(self, keys: Sequence[bytes], command: bytes) -> list[Reply]:
+    def _page(self, keys: Sequence[bytes], command: bytes, limit_bytes: int) -> list[Reply]:
         """Ask the same of each key; a value that is too large costs a connection, and is skipped."""
         found: list[Reply] = []
         while len(found) < len(keys):
             rest = keys[len(found) :]
             asked = [(key, packed(command, key)) for key in rest]
             try:
-                found += self._checked(self._fleet.replies(asked, LARGEST_HASH_BYTES, self._left_s()))
+                found += self._checked(self._fleet.replies(asked, limit_bytes, self._left_s()))
             except TooLarge:
-                found += self._one_by_one(rest, command)
+                found += self._one_by_one(rest, command, limit_bytes)
         return found
 
-    def _one_by_one(self, keys: Sequence[bytes], command: bytes) -> list[Reply]:
+    def _one_by_one(self, keys: Sequence[bytes], command: bytes, limit_bytes: int) -> list[Reply]:
         found: list[Reply] = []
         for key in keys:
             self._fleet.drop_broken()
             try:
                 asked = [(key, packed(command, key))]
-                found += self._checked(self._fleet.replies(asked, LARGEST_HASH_BYTES, self._left_s()))
+                found += self._checked(self._fleet.replies(asked, limit_bytes, self._left_s()))
             except TooLarge:
                 self.skipped += 1
                 if self.skipped > _MOST_SKIPPED:
