@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from twisted.python.failure import Failure
 
@@ -61,7 +61,7 @@ class Events(Protocol):
 class Loop(Protocol):
     """What the door needs of a reactor."""
 
-    def callFromThread(self, callable: Callable[..., object], *args: object) -> object:  # noqa: A002, N802
+    def callFromThread(self, call: Callable[..., Any], /, *args: object) -> object:  # noqa: N802
         """Call on the loop."""
 
 
