@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -23,16 +23,18 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.unix import Server
 from twisted.python.failure import Failure
 
-from enforcer.authority import Authority
+from enforcer.authority import Authority, Decided
 from enforcer.records import Records
 from policy.authority import (
     CountersReported,
+    GrantAnswered,
     GrantRequested,
     Hello,
     LookupsRecorded,
     SnapshotPublished,
     ToEnforcer,
 )
+from policy.pods import Pod
 from policy.runtime.framing import FramingError, encode, enforcer_decoder
 from policy.world import World
 
@@ -44,6 +46,8 @@ REQUESTS_A_TURN = 256
 MAX_ADDRESSES_A_TURN = 8192
 MAX_REPORTS_A_TURN = 32
 MAX_WAITING = 256
+MAX_WAITING_ELSEWHERE = 64
+"""Of these, requests of other nodes."""
 WAIT_S = 0.9
 """How long a request may wait for its pod to be admitted: less than a reply is held."""
 _CREDENTIALS = struct.Struct("3i")
@@ -54,8 +58,33 @@ RETRY_S = 0.05
 
 class _Waiting(NamedTuple):
     until: float
-    link: Link
+    link: Link | None
+    """None: another node asks."""
     request: GrantRequested
+
+
+class Elsewhere(Protocol):
+    """The other nodes: what is asked of them, and what they ask."""
+
+    def is_elsewhere(self, pod: Pod) -> bool:
+        """Say whether another node has the pod."""
+
+    def ask(self, request: GrantRequested, pod: Pod, done: Callable[[GrantAnswered], None]) -> None:
+        """Ask the pod's node; ``done`` is called once, perhaps before this returns."""
+
+    @property
+    def waiting(self) -> int:
+        """How many requests of other nodes wait for a turn."""
+
+    @property
+    def pending(self) -> int:
+        """How many requests to other nodes are not answered yet."""
+
+    def take(self, most: int, addresses: int) -> list[GrantRequested]:
+        """Return requests of other nodes, at most so many, of about so many addresses."""
+
+    def answered(self, decided: Sequence[Decided]) -> None:
+        """Tell other nodes what became of their requests."""
 
 
 class Reports(Protocol):
@@ -192,6 +221,8 @@ class LinkHub(Factory):
         self.world_frame: bytes | None = None
         self.links: list[Link] = []
         self._turn_done = turn_done
+        self.elsewhere: Elsewhere | None = None
+        """Without it, who asks for a pod of another node waits for it to be admitted here, in vain."""
         self._woken = False
         self._waiting: list[_Waiting] = []
         self._retry: IDelayedCall | None = None
@@ -203,7 +234,8 @@ class LinkHub(Factory):
     @property
     def pending(self) -> int:
         """Requests that are not answered yet."""
-        return len(self._waiting) + sum(len(link.queue) for link in self.links)
+        others = self.elsewhere.waiting + self.elsewhere.pending if self.elsewhere is not None else 0
+        return len(self._waiting) + sum(len(link.queue) for link in self.links) + others
 
     def publish(self, world: World) -> None:
         """Send a snapshot to every resolver, before any answer that it decided."""
@@ -233,34 +265,52 @@ class LinkHub(Factory):
         now = self._reactor.seconds()
         waited, self._waiting = self._waiting, []
         batch = [_Waiting(now + WAIT_S, link, request) for link, request in self._take()]
-        batch += [each for each in waited if each.until > now and each.link in self.links]
+        batch += [each for each in waited if each.until > now and self._is_heard(each)]
         asked = {id(each.request): each for each in batch}
         decided, waiting = self._authority.answer([each.request for each in batch], now)
         late = [each.request for each in waited if each.until <= now]
+        others = 0
         for request in waiting:
-            if len(self._waiting) < MAX_WAITING:
+            is_ours = asked[id(request)].link is not None
+            others += not is_ours
+            if len(self._waiting) < MAX_WAITING and (is_ours or others <= MAX_WAITING_ELSEWHERE):
                 self._waiting.append(asked[id(request)])
             else:
                 late.append(request)
         decided += [self._authority.refuse(request, "the pod is not admitted yet") for request in late]
         self._turn_done()
         asked.update((id(each.request), each) for each in waited)
+        self._answer([(asked[id(done.request)].link, done) for done in decided])
+        self._turn_again()
+
+    def _answer(self, decided: list[tuple[Link | None, Decided]]) -> None:
+        """Tell everybody who asked, resolvers first: each link gets all of its answers at once."""
         out: dict[Link, list[bytes]] = {}
-        for done in decided:
-            out.setdefault(asked[id(done.request)].link, []).append(encode(done.answer))
+        for link, done in decided:
+            if link is not None:
+                out.setdefault(link, []).append(encode(done.answer))
         for link, frames in out.items():
             link.answer(b"".join(frames))
-        self._turn_again()
+        others = [done for link, done in decided if link is None]
+        if others and self.elsewhere is not None:
+            self.elsewhere.answered(others)
+
+    def _is_heard(self, waiting: _Waiting) -> bool:
+        return waiting.link is None or waiting.link in self.links
 
     def _turn_again(self) -> None:
         if any(link.queue and link.writable for link in self.links):
             self.wake()
+        if self.elsewhere is not None and self.elsewhere.waiting:
+            self.wake()
         if self._waiting and (self._retry is None or not self._retry.active()):
             self._retry = self._reactor.callLater(RETRY_S, self.wake)
 
-    def _take(self) -> list[tuple[Link, GrantRequested]]:
-        batch: list[tuple[Link, GrantRequested]] = []
-        share = max(1, REQUESTS_A_TURN // max(1, len(self.links)))
+    def _take(self) -> list[tuple[Link | None, GrantRequested]]:
+        """Return a share of what each resolver asks, and as much of what all other nodes ask."""
+        batch: list[tuple[Link | None, GrantRequested]] = []
+        others = self.elsewhere is not None and self.elsewhere.waiting > 0
+        share = max(1, REQUESTS_A_TURN // max(1, len(self.links) + others))
         for link in list(self.links):
             taken = addresses = reports = 0
             while link.queue and link.writable and taken < share:
@@ -268,7 +318,8 @@ class LinkHub(Factory):
                     break
                 message = link.queue.popleft()
                 if isinstance(message, GrantRequested):
-                    batch.append((link, message))
+                    if not self._is_asked_elsewhere(link, message):
+                        batch.append((link, message))
                     addresses += len(message.addresses)
                     taken += 1
                 elif isinstance(message, LookupsRecorded):
@@ -278,7 +329,25 @@ class LinkHub(Factory):
                     self._reports.counters_reported(message)
                     reports += 1
             link.took()
+        if self.elsewhere is not None and others:
+            batch += [(None, request) for request in self.elsewhere.take(share, MAX_ADDRESSES_A_TURN)]
         return batch
+
+    def _is_asked_elsewhere(self, link: Link, request: GrantRequested) -> bool:
+        """Send a request for another node's pod there; whatever is wrong with it is refused here."""
+        elsewhere, snapshot = self.elsewhere, self._authority.snapshot
+        if elsewhere is None or snapshot is None:
+            return False
+        pod = snapshot.pod_at(request.source)
+        if pod is None or pod.uid != request.pod_uid or not pod.governed or not elsewhere.is_elsewhere(pod):
+            return False
+
+        def done(answer: GrantAnswered) -> None:
+            if link in self.links:
+                link.answer(encode(answer))
+
+        elsewhere.ask(request, pod, done)
+        return True
 
     def stop(self) -> None:
         """Close every connection; no turn follows."""

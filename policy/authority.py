@@ -56,7 +56,8 @@ class GrantAnswered(msgspec.Struct, frozen=True, array_like=True, tag="granted")
     """Enforcer → resolver: one outcome per address, in the request's order.
 
     Sent only after the kernel acknowledged every ``realized`` one. ``remaining_s`` is how long
-    from now the shortest of them lasts; ``generation`` the snapshot that decided.
+    from now the shortest of them lasts; ``generation`` the snapshot that decided. Not ``lasting``:
+    another node decided, which may revoke unheard, so it is to be asked again the next time.
     """
 
     id: int
@@ -64,6 +65,7 @@ class GrantAnswered(msgspec.Struct, frozen=True, array_like=True, tag="granted")
     outcomes: tuple[Outcome, ...]
     remaining_s: float
     reason: str = ""
+    lasting: bool = True
 
 
 class LookupRecord(msgspec.Struct, frozen=True, array_like=True):

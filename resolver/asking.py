@@ -16,7 +16,8 @@ class Asking:
     """The grants of one answer: one request for each source address; ``exchange`` None: a renewal."""
 
     __slots__ = (
-        "addresses", "asked_at", "exchange", "generation", "ids", "name", "pod", "reason", "refused", "until",
+        "addresses", "asked_at", "exchange", "generation", "ids", "lasting", "name", "pod", "reason",
+        "refused", "until",
     )  # fmt: skip
 
     def __init__(
@@ -31,6 +32,7 @@ class Asking:
         self.refused: dict[bytes, str] = {}
         self.reason = ""
         self.generation = 0
+        self.lasting = True
         self.until = float("inf")
 
     @property
@@ -70,6 +72,7 @@ class Askings:
         asking.ids.discard(message.id)
         asking.generation = max(asking.generation, message.generation)
         asking.reason = asking.reason or message.reason
+        asking.lasting = asking.lasting and message.lasting
         missing = len(asking.addresses) - len(message.outcomes)
         outcomes = (*message.outcomes, *["failed"] * missing)
         for address, outcome in zip(asking.addresses, outcomes, strict=False):

@@ -2,7 +2,8 @@
 
 Owns drafts, grants and the replies that depend on them. Never resolves, never decides a name.
 Invariant (answer ⇔ permit): an address is in a reply only after the authority said, for every
-address of the pod in its family, that it is realized for at least the reply's TTL.
+address of the pod in its family, that it is realized for at least the reply's TTL; what another node
+said is believed for that one reply.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class Holds:
             self._realized.end_renewal(asking.pod.addresses, asking.name, asking.addresses[0])
         elif asking.generation > decisions.snapshot.generation:
             return  # the snapshot that decided is on its way, and decides this exchange again
-        if realized:
+        if realized and asking.lasting:
             self._realized.add(asking.pod.addresses, asking.name, realized, asking.until)
         if exchange is None:
             return
@@ -117,7 +118,7 @@ class Holds:
         if asking.refused:
             self._reduce(exchange, draft, asking, now, out)
         else:
-            self._release(exchange, draft, asking.until, now, out)
+            self._release(exchange, draft, asking, now, out)
 
     def time_out(self, exchange: Exchange, now: float, out: list[Effect]) -> None:
         """Give up a hold: SERVFAIL, because nothing is answered unheld."""
@@ -168,14 +169,16 @@ class Holds:
         reduced = draft_reply(exchange, draft.cached, filtered, ttl_s, extra, truncated=draft.truncated)
         self._send(exchange, reduced, float("-inf"), now, out)
 
-    def _release(self, exchange: Exchange, draft: Draft, until: float, now: float, out: list[Effect]) -> None:
-        ttl_s = draft.body.ttl
+    def _release(
+        self, exchange: Exchange, draft: Draft, asking: Asking, now: float, out: list[Effect]
+    ) -> None:
+        until, ttl_s = asking.until, draft.body.ttl
         if until - now < ttl_s or draft.cached.expires_at - now <= ttl_s - 1:
             ttl_s = self._ttl_s(draft, until, now)
         if ttl_s != draft.body.ttl:
             extra = tuple(ede for ede in draft.edes if ede is STALE)
             draft = draft_reply(exchange, draft.cached, draft.filtered, ttl_s, extra)
-        self._send(exchange, draft, until, now, out)
+        self._send(exchange, draft, until if asking.lasting else float("-inf"), now, out)
 
     def _ttl_s(self, draft: Draft, until: float, now: float) -> int:
         """A TTL that outlives neither the entry, which may have expired during the hold, nor the grants."""
