@@ -89,6 +89,10 @@ class Flood:
                 argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
             )
 
+    def counts(self) -> Counts:
+        """Return the counts so far, with the times that the last mark had."""
+        return self._said("count")
+
     def mark(self) -> Counts:
         """Return the counts so far; its times are those of the answers since the last mark."""
         return self._said("mark")
@@ -167,7 +171,7 @@ class Client:
                 for _ in range(due):
                     self._ask(now)
             self._look_after(now)
-        self._say()
+        self._say(timed=True)
 
     def _ready(self, number: int) -> None:
         if number in self._asking:
@@ -177,8 +181,8 @@ class Client:
             self._reached(opened, opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0)
         else:
             word = sys.stdin.readline().strip()
-            if word == "mark":
-                self._say()
+            if word in {"mark", "count"}:
+                self._say(timed=word == "mark")
             else:  # "stop", or the lab is gone
                 self._stopping = True
                 self._poll.unregister(sys.stdin)
@@ -259,10 +263,10 @@ class Client:
                 break
             self._reached(opened, ok=False)
 
-    def _say(self) -> None:
-        times_ms = sorted(time_s * 1000 for time_s in self._times_s)
-        self._times_s.clear()
+    def _say(self, *, timed: bool) -> None:
+        times_ms = sorted(time_s * 1000 for time_s in self._times_s) if timed else []
         if times_ms:
+            self._times_s.clear()
             self.counts.p50_ms = round(times_ms[len(times_ms) // 2], 2)
             self.counts.p99_ms = round(times_ms[len(times_ms) * 99 // 100], 2)
             self.counts.max_ms = round(times_ms[-1], 2)

@@ -120,5 +120,5 @@ class Folder:
         os.replace(waiting, self.path / f"{key}.yaml")
 
     def remove(self, key: str) -> None:
-        """Delete the file of ``key``."""
-        (self.path / f"{key}.yaml").unlink()
+        """Delete the file of ``key``, if there is one."""
+        (self.path / f"{key}.yaml").unlink(missing_ok=True)

@@ -7,6 +7,7 @@ to the gateway and a default route by it; the node has a host route to each pod.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from enforcer.demo import places
@@ -97,6 +98,15 @@ def cut_from_store(world: Space, place: NodePlace, *, off: bool = True) -> None:
     """Drop every packet between one node and Redis, or (``off`` false) let them pass again."""
     change = "add" if off else "delete"
     output_of(world, ["nft", f"{change} element ip cut nodes {{ {place.node4} }}"])
+
+
+def lead(world: Space, addresses: Sequence[str], place: NodePlace) -> None:
+    """Lead a pod's addresses to the node at ``place``, as a cluster's network does when they move."""
+    lines = [
+        f"route replace {address} via {place.node6 if ':' in address else place.node4}"
+        for address in addresses
+    ]
+    _batch(world, "\n".join(lines))
 
 
 def _settle(*ends: tuple[Space, str]) -> None:

@@ -28,7 +28,7 @@ class LabNode:
         folder: Path,
         sources: Sequence[manifests.Folder],
         place: NodePlace = HOME,
-        **settings: Settings,
+        **settings: Settings | str,
     ) -> None:
         self.place = place
         self.space = Space(place.name)
@@ -37,6 +37,11 @@ class LabNode:
         self.pods: dict[str, Pod] = {}
         self._sources = sources
 
+    @property
+    def own(self) -> manifests.Folder:
+        """The last of its sources: the folder that is its own where it shares others."""
+        return self._sources[-1]
+
     def add_pod(
         self,
         server: str,
@@ -44,29 +49,33 @@ class LabNode:
         *,
         declared: bool = True,
         addresses: tuple[str, str] | None = None,
+        source: manifests.Folder | None = None,
     ) -> Pod:
         """Make a pod of an MCP server at address ``index``; its manifest comes first, as a CNI's would.
 
-        ``addresses``: others than the node's ``index``-th, for a pod that claims what is another's.
+        ``addresses``: others than the node's ``index``-th, for a pod that claims what is another's;
+        ``source``: where it is declared, by default where every node reads it.
         """
         name = f"{server}-6c9f7d5b8-{self.place.number:02d}{index:03d}"
         if declared:
             taken = addresses or self.place.pod_addresses(index)
-            self.declare(server, name, taken)
+            document = manifests.pod(server, name, str(uuid.uuid4()), taken, self.place)
+            (source or self._sources[0]).put(f"pod-{name}", document)
         made = Pod(self.space, name, index, self.place, addresses)
         self.pods[name] = made
         return made
 
-    def declare(self, server: str, name: str, addresses: tuple[str, str], uid: str = "") -> None:
-        """Write a pod's manifest into the first of the node's sources, as one that runs here."""
-        document = manifests.pod(server, name, uid or str(uuid.uuid4()), addresses, self.place)
-        self._sources[0].put(f"pod-{name}", document)
-
     def remove_pod(self, pod: Pod) -> None:
         """Take a pod and its manifest away."""
-        self._sources[0].remove(f"pod-{pod.name}")
+        for source in self._sources:
+            source.remove(f"pod-{pod.name}")
         del self.pods[pod.name]
         pod.close()
+
+    @property
+    def lives(self) -> bool:
+        """Say whether its daemon was started and neither stopped nor killed as a whole."""
+        return self.ward.runs
 
     def die(self) -> None:
         """Lose the node's power: every process of the daemon ends at once, none can say goodbye."""
@@ -74,6 +83,7 @@ class LabNode:
         for process in (pid, *descendants(pid)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
+        self.ward.stop()
 
     def close(self) -> None:
         """End everything on it, the daemon first."""

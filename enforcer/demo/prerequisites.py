@@ -14,24 +14,29 @@ from enforcer.demo.processes import run
 from enforcer.demo.spaces import Space
 
 _PACKAGE_OF = {"ip": "iproute2", "nft": "nftables", "nsd": "nsd", "setpriv": "util-linux"}
+_REDIS_PACKAGE_OF = {"redis-server": "redis-server", "redis-cli": "redis-tools"}
+_NO_SERVICES = "their own services are not needed: systemctl disable --now nsd redis-server"
 _PROBE = "table inet probe { set s { type ipv4_addr; flags timeout; }; }"
 
 
-def missing_programs(which: Callable[[str], str | None] = shutil.which) -> list[str]:
+def missing_programs(which: Callable[[str], str | None] = shutil.which, *, redis: bool = False) -> list[str]:
     """Return the Debian packages whose programs are not installed, sorted."""
-    return sorted({package for program, package in _PACKAGE_OF.items() if which(program) is None})
+    wanted = _PACKAGE_OF | (_REDIS_PACKAGE_OF if redis else {})
+    return sorted({package for program, package in wanted.items() if which(program) is None})
 
 
-def require() -> None:
-    """Raise CannotRunHereError naming the first thing that is missing and what to do about it."""
+def require(*, redis: bool = False) -> None:
+    """Raise CannotRunHereError naming the first thing that is missing and what to do about it.
+
+    ``redis``: several nodes need it too.
+    """
     if os.geteuid() != 0:
         raise CannotRunHereError(
             "The demo makes network namespaces and starts a daemon under a user of its own: run it as root."
         )
-    if packages := missing_programs():
+    if packages := missing_programs(redis=redis):
         raise CannotRunHereError(
-            f"Programs are missing: apt-get install -y {' '.join(packages)} "
-            "(the name server's own service is not needed: systemctl disable --now nsd)."
+            f"Programs are missing: apt-get install -y {' '.join(packages)} ({_NO_SERVICES})."
         )
     space = Space("probe")
     try:

@@ -7,25 +7,56 @@ not, 2 the demo cannot run here.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from types import FrameType
+from typing import Generic, TypeVar
 
 from rich.console import Console
 
-from enforcer.demo import prerequisites, scenes_attacks, scenes_crash, scenes_life, scenes_names
+from enforcer.demo import (
+    prerequisites,
+    scenes_attacks,
+    scenes_crash,
+    scenes_life,
+    scenes_losses,
+    scenes_names,
+    scenes_nodes,
+)
+from enforcer.demo.cluster import running as running_cluster
 from enforcer.demo.failure import CannotRunHereError, LabFailureError
-from enforcer.demo.lab import Lab, running
+from enforcer.demo.lab import running
 from enforcer.demo.report import Step, as_json, print_progress, print_table
 from enforcer.demo.scenes import Scene, Stage, play, set_stage
+from enforcer.demo.scenes_nodes import NodesStage, set_nodes_stage
+from enforcer.demo.spaces import Space
+from enforcer.demo.ward import Ward
 
 BEFORE = scenes_attacks.BEFORE
 SCENES = (*scenes_names.SCENES, *scenes_attacks.SCENES, *scenes_life.SCENES, *scenes_crash.SCENES)
+BEFORE_NODES = scenes_nodes.BEFORE
+SCENES_NODES = (*scenes_nodes.SCENES, *scenes_losses.SCENES)
+
+S = TypeVar("S")
 
 
-def run(*, as_json_object: bool = False, keep: bool = False) -> int:
-    """Run the demo, print its result, return the exit code.
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Play(Generic[S]):
+    """A stage that is set, what is played on it, and where to look afterwards."""
+
+    stage: S
+    before: tuple[Scene[S], ...]
+    """Where one of these does not hold, nothing that follows would mean anything."""
+    scenes: tuple[Scene[S], ...]
+    wards: tuple[Ward, ...]
+    spaces: dict[str, Space]
+
+
+def run(*, as_json_object: bool = False, keep: bool = False, nodes: int = 1) -> int:
+    """Run the demo on one or two nodes, print its result, return the exit code.
 
     ``as_json_object`` prints one JSON object and nothing else on stdout; ``keep`` leaves everything
     running after the last step until the process is interrupted.
@@ -33,14 +64,13 @@ def run(*, as_json_object: bool = False, keep: bool = False) -> int:
     console = Console(stderr=as_json_object)
     signal.signal(signal.SIGTERM, _interrupted)
     try:
-        prerequisites.require()
-        with running(enforced=False) as lab:
-            steps = _play_all(lab, console, quiet=as_json_object)
-            if as_json_object:
-                sys.stdout.write(as_json(steps) + "\n")
-                sys.stdout.flush()
-            if keep:
-                _hold(lab, console)
+        prerequisites.require(redis=nodes > 1)
+        if nodes == 1:
+            with _one_node() as single:
+                steps = _played(single, console, as_json_object=as_json_object, keep=keep)
+        else:
+            with _two_nodes() as double:
+                steps = _played(double, console, as_json_object=as_json_object, keep=keep)
     except CannotRunHereError as error:
         console.print(f"[red]The demo cannot run here.[/] {error}", highlight=False)
         return 2
@@ -57,23 +87,52 @@ def _interrupted(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _play_all(lab: Lab, console: Console, *, quiet: bool) -> list[Step]:
-    started_at = time.monotonic()
-    stage = set_stage(lab)
-    steps: list[Step] = []
-    for scene in (*BEFORE, *SCENES):
-        steps.append(_shown(scene, stage, console, quiet=quiet))
-        if scene in BEFORE and not steps[-1].ok:
-            break  # nothing that follows would mean anything
-    if not quiet:
-        print_table(console, steps, time.monotonic() - started_at)
-    if not all(step.ok for step in steps):
-        console.print("The end of the daemon's log:")
-        console.print(lab.ward.tail(), highlight=False, markup=False, soft_wrap=True)
+@contextlib.contextmanager
+def _one_node() -> Iterator[_Play[Stage]]:
+    with running(enforced=False) as lab:
+        stage = set_stage(lab)
+        spaces = {"node": lab.node, "world": lab.world.space}
+        spaces |= {pod.name: pod.space for pod in lab.pods.values()}
+        yield _Play(stage, BEFORE, SCENES, (lab.ward,), spaces)
+
+
+@contextlib.contextmanager
+def _two_nodes() -> Iterator[_Play[NodesStage]]:
+    with running_cluster() as cluster:
+        stage = set_nodes_stage(cluster)
+        spaces = {node.place.name: node.space for node in cluster.nodes}
+        spaces |= {"world": cluster.world.space, "redis": cluster.store_space}
+        spaces |= {pod.name: pod.space for node in cluster.nodes for pod in node.pods.values()}
+        yield _Play(stage, BEFORE_NODES, SCENES_NODES, tuple(node.ward for node in cluster.nodes), spaces)
+
+
+def _played(shown: _Play[S], console: Console, *, as_json_object: bool, keep: bool) -> list[Step]:
+    steps = _play_all(shown, console, quiet=as_json_object)
+    if as_json_object:
+        sys.stdout.write(as_json(steps) + "\n")
+        sys.stdout.flush()
+    if keep:
+        _hold(shown, console)
     return steps
 
 
-def _shown(scene: Scene, stage: Stage, console: Console, *, quiet: bool) -> Step:
+def _play_all(shown: _Play[S], console: Console, *, quiet: bool) -> list[Step]:
+    started_at = time.monotonic()
+    steps: list[Step] = []
+    for number, scene in enumerate((*shown.before, *shown.scenes)):
+        steps.append(_shown(scene, shown.stage, console, quiet=quiet))
+        if number < len(shown.before) and not steps[-1].ok:
+            break
+    if not quiet:
+        print_table(console, steps, time.monotonic() - started_at)
+    if not all(step.ok for step in steps):
+        for ward in shown.wards:
+            console.print(f"The end of the log of {ward.name}:", highlight=False)
+            console.print(ward.tail(), highlight=False, markup=False, soft_wrap=True)
+    return steps
+
+
+def _shown(scene: Scene[S], stage: S, console: Console, *, quiet: bool) -> Step:
     started_at = time.monotonic()
     waiting = contextlib.nullcontext() if quiet else console.status(scene.name)
     with waiting:
@@ -83,15 +142,15 @@ def _shown(scene: Scene, stage: Stage, console: Console, *, quiet: bool) -> Step
     return step
 
 
-def _hold(lab: Lab, console: Console) -> None:
+def _hold(shown: _Play[S], console: Console) -> None:
     """Keep everything as it is, say how to look at it, and wait to be interrupted."""
-    spaces = {"node": lab.node, "world": lab.world.space} | {pod.name: pod.space for pod in lab.pods.values()}
     console.print("Everything is left running. Look at it from another terminal:")
-    for name, space in spaces.items():
+    for name, space in shown.spaces.items():
         console.print(f"  nsenter --net={space.path}  # {name}", highlight=False, soft_wrap=True)
-    for command in ("status", "grants", "blocked"):
-        console.print(f"  nameward {command} --config {lab.ward.config}", highlight=False, soft_wrap=True)
-    console.print(f"  log: {lab.ward.log}", highlight=False, soft_wrap=True)
+    for ward in shown.wards:
+        for command in ("status", "grants", "blocked"):
+            console.print(f"  nameward {command} --config {ward.config}", highlight=False, soft_wrap=True)
+        console.print(f"  log: {ward.log}", highlight=False, soft_wrap=True)
     console.print("Ctrl-C here removes all of it.")
     with contextlib.suppress(KeyboardInterrupt):
         signal.pause()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import dns.exception
 
@@ -20,6 +21,7 @@ from enforcer.demo.manifests import udp_policy
 from enforcer.demo.pods import Pod
 from enforcer.demo.report import Step
 
+S = TypeVar("S")
 BROKEN = (
     LabFailureError,
     OSError,
@@ -68,14 +70,14 @@ class Stage:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Scene:
-    """One step of the demo before it is played."""
+class Scene(Generic[S]):
+    """One step of the demo before it is played, on a stage of kind S."""
 
     name: str
     invariant: str
     tried: str
     expected: str
-    play: Callable[[Stage, Facts], None]
+    play: Callable[[S, Facts], None]
 
 
 def set_stage(lab: Lab) -> Stage:
@@ -96,7 +98,7 @@ def set_stage(lab: Lab) -> Stage:
     )
 
 
-def play(scene: Scene, stage: Stage) -> Step:
+def play(scene: Scene[S], stage: S) -> Step:
     """Play one scene and say what was seen."""
     facts = Facts()
     try:

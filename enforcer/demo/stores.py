@@ -216,31 +216,48 @@ class Store:
 
 
 class Trio:
-    """A master with a replica, and three Sentinels that watch them, on loopback ports."""
+    """A master with a replica, and three Sentinels that watch them; in ``space`` at ``host`` if given."""
 
-    def __init__(self, *, down_after_ms: int = 1000) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="trio-"))
+    def __init__(
+        self,
+        *,
+        down_after_ms: int = 1000,
+        space: Space | None = None,
+        host: str = "127.0.0.1",
+        folder: Path | None = None,
+    ) -> None:
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="trio-"))
+        self._host = host
         ports = free_ports(5)
-        settings = {"replica-announce-ip": "127.0.0.1"}
-        self.servers = [
-            Store(self.folder / "a", port=ports[0], settings=settings),
-            Store(
-                self.folder / "b", port=ports[1], settings=settings | {"replicaof": f"127.0.0.1 {ports[0]}"}
-            ),
-        ]
+        settings = {"replica-announce-ip": host}
+
+        def made(name: str, port: int, **more: str) -> Store:
+            return Store(
+                self.folder / name, port=port, space=space, addresses=(host,), settings=settings | more
+            )
+
+        self.servers = [made("a", ports[0]), made("b", ports[1], replicaof=f"{host} {ports[0]}")]
         watched = (
-            f"sentinel monitor {_MASTER} 127.0.0.1 {ports[0]} 2\n"
+            f"sentinel monitor {_MASTER} {host} {ports[0]} 2\n"
             f"sentinel down-after-milliseconds {_MASTER} {down_after_ms}\n"
             f"sentinel failover-timeout {_MASTER} 6000\n"
         )
         self.sentinels = [
-            Store(self.folder / f"s{port}", port=port, more=watched, sentinel=True) for port in ports[2:]
+            Store(
+                self.folder / f"s{port}",
+                port=port,
+                space=space,
+                addresses=(host,),
+                more=watched,
+                sentinel=True,
+            )
+            for port in ports[2:]
         ]
 
     @property
     def url(self) -> str:
         """The URL that names all three Sentinels."""
-        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        hosts = ",".join(f"{self._host}:{sentinel.port}" for sentinel in self.sentinels)
         return f"redis+sentinel://{hosts}/{_MASTER}"
 
     def start(self) -> Trio:

@@ -34,17 +34,19 @@ Row = dict[str, Any]
 
 _MAIN = "import sys; from enforcer.cli import main; sys.exit(main())"
 _READY_S = 30
+_METRICS_PORT = 9153
 
 
 def configuration(
-    folder: Path, manifests: Sequence[Path], place: NodePlace = places.HOME, **changes: Settings
+    folder: Path, manifests: Sequence[Path], place: NodePlace = places.HOME, **changes: Settings | str
 ) -> Settings:
     """Return the configuration of a node: defaults, but for the lab's addresses, grace and load.
 
-    ``changes``: more keys of a section, by its name. One workload of the lab asks faster than any pod
-    should, so its query limit is raised.
+    ``changes``: more keys of a section by its name, or a value by its key. One workload of the lab asks
+    faster than any pod should, so its query limit is raised.
     """
-    sections: dict[str, Settings] = {
+    made: Settings = {
+        "node": place.name,
         "policy": {
             "source": "files",
             "manifests": [str(path) for path in manifests],
@@ -61,10 +63,11 @@ def configuration(
             "grace": f"{places.GRACE_S}s",
         },
         "limits": {"queriesPerSecond": 20000},
+        "runtimeDir": str(folder / "run"),
     }
-    for name, keys in changes.items():
-        sections[name] = {**sections.get(name, {}), **keys}
-    return {"node": place.name, **sections, "runtimeDir": str(folder / "run")}
+    for key, change in changes.items():
+        made[key] = {**made.get(key, {}), **change} if isinstance(change, dict) else change
+    return made
 
 
 class Ward:
@@ -154,9 +157,25 @@ class Ward:
         """Return this node's status object, or another's as this one knows it. Raises LookupError."""
         return self.ask("status", node=node or self.name)[0]
 
+    def metric(self, name: str, label: str = "") -> float:
+        """Return the sum of a metric's series whose labels have ``label`` as a value."""
+        with self._space.socket(socket.AF_INET, socket.SOCK_STREAM) as opened:
+            opened.settimeout(5)
+            opened.connect(("127.0.0.1", _METRICS_PORT))
+            opened.sendall(b"GET /metrics HTTP/1.0\r\nHost: lab\r\n\r\n")
+            with opened.makefile("r") as stream:
+                lines = stream.read().splitlines()
+        series = (line.rpartition(" ") for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+        return sum(float(value) for labels, _, value in series if not label or f'="{label}"' in labels)
+
     def await_policy(self, changed: Mapping[str, object], within_s: float = 10.0) -> bool:
         """Wait until the status shows another generation than ``changed`` (an earlier status) did."""
         return wait_until(lambda: self.status()["generation"] != changed["generation"], within_s, 0.005)
+
+    @property
+    def runs(self) -> bool:
+        """Say whether it was started and is not stopped."""
+        return self._process is not None
 
     @property
     def pid(self) -> int:

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from enforcer.demo import places, prerequisites
+from enforcer.demo import places, prerequisites, shared
+from enforcer.demo.cluster import running as running_cluster
 from enforcer.demo.failure import CannotRunHereError
 from enforcer.demo.lab import running
 from enforcer.demo.scenes import Stage, set_stage
+from enforcer.demo.scenes_nodes import NodesStage, set_nodes_stage
 from enforcer.demo.stub import Stub
 
 FOREIGN_RULES = """
@@ -56,4 +58,20 @@ def stage() -> Iterator[Stage]:
         made = set_stage(lab)
         lab.add_foreign_rules(FOREIGN_RULES)
         lab.ward.start()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[NodesStage]:
+    """Two nodes that enforce and share a Redis, with their pods."""
+    try:
+        prerequisites.require(redis=True)
+    except CannotRunHereError as error:
+        pytest.skip(str(error))
+    with running_cluster() as cluster:
+        made = set_nodes_stage(cluster)
+        for node in cluster.nodes:
+            node.ward.start()
+        said = shared.differences(cluster)
+        assert not said, said
         yield made

@@ -72,4 +72,5 @@ def test_facts_hold_only_together() -> None:
 def test_missing_programs_are_named_by_their_packages() -> None:
     """What is not installed is named as Debian's package, once each."""
     assert prerequisites.missing_programs(lambda _name: None) == ["iproute2", "nftables", "nsd", "util-linux"]
-    assert prerequisites.missing_programs(lambda name: f"/bin/{name}") == []
+    assert "redis-server" in prerequisites.missing_programs(lambda _name: None, redis=True)
+    assert prerequisites.missing_programs(lambda name: f"/bin/{name}", redis=True) == []

@@ -1,0 +1,121 @@
+"""What goes on while something is lost: lookups, transfers and an attack, and their toll.
+
+Owns starting them together, the phases before, during and after, and the counts. Judges nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from types import TracebackType
+
+from enforcer.demo import places
+from enforcer.demo.failure import LabFailureError
+from enforcer.demo.flood import Counts, Flood, Plan
+from enforcer.demo.load import Siege
+from enforcer.demo.pods import Transfer
+from enforcer.demo.processes import wait_until
+from enforcer.demo.scenes_nodes import LOAD_NAMES, NodesStage
+
+PATIENCE_S = 20.0
+"""Added for machines on which the load does not come to its rate."""
+
+
+@dataclasses.dataclass(slots=True)
+class Toll:
+    """What an ordeal cost. ``phases``: the lookups' counts by phase, each with the times of its answers."""
+
+    lookups: Counts
+    phases: dict[str, Counts]
+    opened: int
+    """Connections of the attacking pod that were accepted, and lookups of it that were answered."""
+    packets: int
+    """Packets that reached the attacker, by the kernel's counter in the world."""
+    tried: int
+    broken: int
+    """Transfers that ended."""
+
+    @property
+    def nothing_lost(self) -> bool:
+        """Say whether no lookup was lost, no answer unreachable, no packet leaked, no flow broken."""
+        lost = self.lookups.lost + self.lookups.unreached
+        return self.lookups.answered > 0 and not (lost or self.opened or self.packets or self.broken)
+
+    def told(self) -> str:
+        """Return one line for each phase, and one for the rest."""
+        lines = [
+            f"{name}: {counts.asked} lookups, {counts.lost} lost, {counts.repeated} sent again, "
+            f"{counts.reached} reached, {counts.unreached} unreached, P50 {counts.p50_ms:.1f} ms, "
+            f"P99 {counts.p99_ms:.1f} ms, longest {counts.max_ms:.0f} ms"
+            + (f", {counts.failures}" if counts.failures else "")
+            for name, counts in self.phases.items()
+        ]
+        lines.append(f"{self.packets} packets leaked in {self.tried} tries, {self.broken} flows broken")
+        return "\n".join(lines)
+
+
+class Ordeal:
+    """Lookups on node A at a steady rate, a transfer on each node, a pod of A that attacks."""
+
+    def __init__(self, stage: NodesStage, rate: float = 2000.0) -> None:
+        self._stage = stage
+        self._rate = rate
+        self._phases: dict[str, Counts] = {}
+        self._last = Counts()
+        self._flood: Flood | None = None
+        self._siege = Siege(stage.crm_a)
+        self._transfers: list[Transfer] = []
+        self.toll = Toll(Counts(), {}, 0, 0, 0, 0)
+        """Counted when it is over."""
+
+    def __enter__(self) -> Ordeal:
+        """Begin all of it; returns when the lookups run at their rate."""
+        self._stage.cluster.world.forget()
+        for pod, name in ((self._stage.crm_a, places.CRM), (self._stage.ledger, places.LEDGER)):
+            self._transfers.append(pod.transfer(pod.stub.ask(name).addresses[0]))
+        self._flood = Flood(self._stage.load.space, Plan(places.CLUSTER_DNS, LOAD_NAMES, rate=self._rate))
+        self._siege.start()
+        self.lasts(1.0)
+        self.phase("warming up")
+        return self
+
+    @property
+    def _load(self) -> Flood:
+        if self._flood is None:
+            raise LabFailureError("the load was not started")
+        return self._flood
+
+    def phase(self, name: str) -> Counts:
+        """End a phase and give it its name; returns its counts."""
+        self._end_phase(name, self._load.mark())
+        return self._phases[name]
+
+    def _end_phase(self, name: str, counts: Counts) -> None:
+        self._phases[name] = counts - self._last
+        self._last = counts
+
+    def lasts(self, seconds: float) -> None:
+        """Wait until so many seconds' worth of lookups were asked in this phase. Raises LabFailureError."""
+        wanted = self._last.asked + self._rate * seconds
+        if not wait_until(lambda: self._load.counts().asked >= wanted, 5 * seconds + PATIENCE_S, 0.05):
+            raise LabFailureError("the lookups have stopped")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End all of it and count."""
+        try:
+            self._siege.stop()
+            counts = self._load.stop()
+            self._end_phase("at the end", counts)
+            self.toll = Toll(
+                lookups=counts,
+                phases=self._phases,
+                opened=self._siege.opened + self._siege.answered,
+                packets=self._stage.cluster.world.counted("attacker"),
+                tried=self._siege.tried,
+                broken=sum(not transfer.grows(2.0) for transfer in self._transfers),
+            )
+        finally:
+            self._load.close()
+            for transfer in self._transfers:
+                transfer.close()
