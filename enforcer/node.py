@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 from enforcer.authority import Authority
 from enforcer.blocked import BlockedRecords
@@ -38,6 +38,30 @@ class Later(Protocol):
 
     def __call__(self, delay_s: float, call: Callable[[], None], /) -> object:
         """Arrange it."""
+
+
+class Shared(Protocol):
+    """What this node shares with others, as far as it shows (``enforcer.sharing``)."""
+
+    @property
+    def state(self) -> Literal["off", "up", "lost"]:
+        """Say whether there is a shared state, and whether it is reachable now."""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with it, each a sentence that says what to do."""
+
+    @property
+    def counts(self) -> Mapping[Series, float]:
+        """Its counters (``policy.runtime.metrics``), without ``nameward_redis_up``."""
+
+
+class Alone:
+    """Nothing is shared."""
+
+    state: Literal["off", "up", "lost"] = "off"
+    problems: tuple[str, ...] = ()
+    counts: Mapping[Series, float] = {}
 
 
 class Node:
@@ -73,6 +97,7 @@ class Node:
         self.refusals = Refusals(ledger, blocked, records, lambda: reconciler.snapshot, now)
         self.metrics = Metrics(self._numbers)
         self.repairs: Callable[[], int] = lambda: 0
+        self.shared: Shared = Alone()
         self.doubts: tuple[str, ...] = ("nothing was loaded yet",)
         """What keeps the node from enforcing, by the last self-check."""
         self.configuration_problems: tuple[str, ...] = ()
@@ -170,7 +195,7 @@ class Node:
             "rejectedPolicies": sum(not policy.accepted for policy in world.policies) if world else 0,
             "grants": self._open_grants(),
             "pending": self._pending(),
-            "redis": "off",
+            "redis": self.shared.state,
             "upstreams": [
                 {
                     "address": each.address[:300],
@@ -181,11 +206,14 @@ class Node:
             ],
             "lastRealizedAt": self._last_realized(),
             "problems": list(self._problems(snapshot)),
+            "lost": False,
         }
 
     def _problems(self, snapshot: Snapshot | None) -> tuple[str, ...]:
         seen = self._seen
-        said = [*self.missing, *self.configuration_problems, *self.host_problems]
+        said = [
+            *self.missing, *self.configuration_problems, *self.host_problems, *self.shared.problems,
+        ]  # fmt: skip
         if self._resolver_refuses:
             said.append("the resolver refused the configuration as it is now, and goes on with the old one")
         if self._reconciler.trouble:
@@ -231,7 +259,8 @@ class Node:
             ("nameward_revoked_flows_total", ()): reconciler.revoked_count,
             ("nameward_kernel_errors_total", ()): reconciler.kernel_errors + self._authority.kernel_errors,
             ("nameward_ruleset_repairs_total", ()): self.repairs(),
-            ("nameward_redis_up", ()): 0,
+            ("nameward_redis_up", ()): self.shared.state == "up",
+            **self.shared.counts,
         }
         for outcome, count in self._authority.outcomes.items():
             numbers["nameward_grants_total", (outcome,)] = count

@@ -80,6 +80,19 @@ ENFORCER_METRICS: dict[str, Metric] = {
         ),
         Metric("nameward_revoked_flows_total", "counter", (), "Flows whose permit was taken away."),
         Metric("nameward_redis_up", "gauge", (), "1 while the shared state is reachable."),
+        Metric("nameward_redis_errors_total", "counter", ("reason",), "Times Redis was lost, by why."),
+        Metric(
+            "nameward_shared_records_total",
+            "counter",
+            ("outcome",),
+            "Records of nodes: written, let go, or read and not believed, by why.",
+        ),
+        Metric(
+            "nameward_remote_requests_total",
+            "counter",
+            ("outcome",),
+            "Grant requests to and from other nodes, by what became of them.",
+        ),
         Metric("nameward_kernel_errors_total", "counter", (), "Transactions that the kernel refused."),
         Metric("nameward_ruleset_repairs_total", "counter", (), "Times the ruleset had to be restored."),
     )

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prometheus_client import generate_latest
+
 from enforcer.blocked import BlockedRecords
 from enforcer.node import Node
-from policy.authority import CountersReported
+from enforcer.sharing.facts import facts_of
+from enforcer.sharing.formats import NodeRecord, node_from
+from enforcer.sharing.keys import Keys
+from enforcer.sharing.rows import node_row
+from policy.authority import CountersReported, UpstreamState
 from policy.runtime.settings import load_settings
 from tests.enforcer.rig import Rig, permit, policy
 
@@ -42,3 +48,52 @@ def test_settings_that_the_resolver_alone_refused_are_a_problem(tmp_path: Path) 
     assert said in node.status()["problems"]
     node.counters_reported(_report(nameward_settings_rejected=0.0))
     assert said not in node.status()["problems"]
+
+
+class _LostRedis:
+    state = "lost"
+    problems = ("Redis at redis:6379 does not answer: is it running?",)
+    counts = {  # noqa: RUF012
+        ("nameward_redis_errors_total", ("timeout",)): 2.0,
+        ("nameward_shared_records_total", ("forged",)): 3.0,
+        ("nameward_remote_requests_total", ("realized",)): 4.0,
+    }
+
+
+def test_without_shared_state_redis_is_off(tmp_path: Path) -> None:
+    """The row says so, and the metric is 0."""
+    node = _node(Rig(tmp_path))
+    assert (node.status()["redis"], node.status()["lost"]) == ("off", False)
+    assert "nameward_redis_up 0.0" in generate_latest(node.metrics.registry).decode()
+
+
+def test_what_the_shared_state_says_is_shown(tmp_path: Path) -> None:
+    """Its state, its problems, its counters; being lost does not keep the node from enforcing."""
+    node = _node(Rig(tmp_path).settled_with(policy(permit("api.example.com"))))
+    node.doubts = ()
+    node.shared = _LostRedis()  # type: ignore[assignment]
+    row = node.status()
+    assert (row["redis"], row["enforcing"]) == ("lost", True)
+    assert _LostRedis.problems[0] in row["problems"]
+    text = generate_latest(node.metrics.registry).decode()
+    assert "nameward_redis_up 0.0" in text
+    assert 'nameward_redis_errors_total{reason="timeout"} 2.0' in text
+    assert 'nameward_shared_records_total{outcome="forged"} 3.0' in text
+    assert 'nameward_remote_requests_total{outcome="realized"} 4.0' in text
+    node.shared = _LostRedis()  # type: ignore[assignment]
+    node.shared.state = "up"  # type: ignore[misc]
+    assert "nameward_redis_up 1.0" in generate_latest(node.metrics.registry).decode()
+
+
+def test_facts_of_the_heartbeat_are_those_of_the_row(tmp_path: Path) -> None:
+    """What a node says of itself elsewhere is what it shows here."""
+    node = _node(Rig(tmp_path).settled_with(policy(permit("api.example.com"))))
+    upstreams = (UpstreamState("1.1.1.1", healthy=True, latency_ms=2.5),)
+    node.counters_reported(CountersReported(counters={}, histograms={}, gauges={}, upstreams=upstreams))
+    row = node.status()
+    facts = facts_of(row, "2026-11-22T10:00:00.000Z")
+    record = NodeRecord("n1", "s", 1, "c", "now", facts)
+    key = Keys("default", "n1").heartbeat
+    shown = node_row(node_from(key, record.fields()))
+    assert shown == {**row, "node": "n1", "redis": "up"}
+    assert facts.started_at == "2026-11-22T10:00:00.000Z"
