@@ -49,6 +49,7 @@ class Delay:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0.01)  # the transports let go of their sockets
 
     async def _joined(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         onward = self._space.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -60,16 +61,18 @@ class Delay:
             writer.close()
             return
         far_reader, far_writer = await asyncio.open_connection(sock=onward)
-        await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
+        try:
+            await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
+            await asyncio.sleep(self.each_way_s)  # what is under way arrives
+        finally:
+            writer.transport.abort()
+            far_writer.transport.abort()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+        with contextlib.suppress(OSError):
             while data := await reader.read(_PIECE_BYTES):
                 self._loop.call_later(self.each_way_s, _written, writer, data)
-        except OSError:
-            pass
-        finally:
-            self._loop.call_later(self.each_way_s, writer.close)
+        self._loop.call_later(self.each_way_s, writer.close)
 
 
 def _written(writer: asyncio.StreamWriter, data: bytes) -> None:
