@@ -175,6 +175,14 @@ class Store:
             raise LabFailureError(f"redis-cli {words[0]}: {(done.stderr or done.stdout).strip()}")
         return done.stdout.rstrip("\n")
 
+    def set_password(self, password: str) -> None:
+        """Change the default user's password ("" for none), and end every connection there is."""
+        self.cli("config", "set", "requirepass", password)
+        self._settings["requirepass"] = password
+        if not password:
+            del self._settings["requirepass"]
+        self.cli("client", "kill", "type", "normal", "skipme", "yes")
+
     def log(self) -> str:
         """Return what it wrote to its log."""
         with contextlib.suppress(OSError):

@@ -96,7 +96,10 @@ class Door:
         self._ticket = 0
         self.is_up = False
         self.trouble: Trouble | str = _STARTING
+        self._told = ""
         self.backlog = 0
+        self.oversized = 0
+        """How often entries were left out because they are too large to be Nameward's."""
         self._backlog_bytes = 0
 
     def start(self) -> None:
@@ -198,13 +201,14 @@ class Door:
     def _came_up(self, session: Session) -> None:
         if self._stopping.is_set():
             return
-        self._live, self.is_up, self.trouble = session, True, ""
+        self._live, self.is_up, self.trouble, self._told = session, True, "", ""
         self._events.redis_up()
 
     def _went(self, trouble: Trouble) -> None:
         if self._stopping.is_set():
             return
-        is_news = self.is_up or trouble != self.trouble
+        is_news = trouble.reason != self._told
+        self._told = trouble.reason
         self._live, self.is_up, self.trouble = None, False, trouble
         waiting, self._waiting = list(self._waiting.values()), {}
         self.backlog = self._backlog_bytes = 0
@@ -220,6 +224,13 @@ class Door:
         taken()
         if session is self._live:
             self._events.entries_came(stream, entries)
+
+    def _oversized(self) -> None:
+        self.oversized += 1
+
+    def _session_ended(self, session: Session, trouble: Trouble) -> None:
+        if session is self._live:
+            self._went(trouble)
 
     def _keys_changed(self) -> None:
         if not self._stopping.is_set():
@@ -257,7 +268,8 @@ class Door:
             self._stopping.wait(longest_s * (0.5 + secrets.randbelow(1000) / 2000))
 
     def _one_session(self) -> Trouble:
-        if self._credentials.refresh():
+        had_keys = self._credentials.keys is not None
+        if self._credentials.refresh() and had_keys:
             self._on_loop(self._keys_changed)
         if self._credentials.keys is None:
             return Trouble(self._credentials.problem, "credentials")
@@ -291,3 +303,9 @@ class _Telling:
 
     def keys_changed(self) -> None:
         self._door._on_loop(self._door._keys_changed)
+
+    def oversized(self) -> None:
+        self._door._on_loop(self._door._oversized)
+
+    def ended(self, trouble: Trouble) -> None:
+        self._door._on_loop(self._door._session_ended, self.session, trouble)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from enforcer.sharing.entries import Malformed, time_of
 from enforcer.sharing.fleet import moved_to
 from enforcer.sharing.line import Line, packed
-from enforcer.sharing.troubles import Lost, RedisSaid, Trouble, printable, worst
+from enforcer.sharing.troubles import Lost, RedisSaid, printable, worst
 from policy.runtime.redis_url import Address, Kind, RedisPlace
 
 Opened = Callable[[Address], Line]
@@ -28,8 +28,8 @@ def tested_commands(home: bytes, *, is_cluster: bool) -> list[tuple[bytes, ...]]
     key = home + b":" + _NEVER
     other = key if is_cluster else home.split(b"{", 1)[0] + _NEVER
     return [
-        (b"XADD", key, b"MAXLEN", b"~", b"1", b"*", b"f", b"v"),
-        (b"XADD", other, b"MAXLEN", b"~", b"1", b"*", b"f", b"v"),
+        (b"XADD", key, b"NOMKSTREAM", b"*", b"f", b"v"),
+        (b"XADD", other, b"NOMKSTREAM", b"*", b"f", b"v"),
         (b"HSET", key, b"f", b"v"),
         (b"HSET", other, b"f", b"v"),
         (b"HDEL", other, b"f"),
@@ -38,6 +38,7 @@ def tested_commands(home: bytes, *, is_cluster: bool) -> list[tuple[bytes, ...]]
         (b"UNLINK", key),
         (b"HGETALL", key),
         (b"PTTL", key),
+        (b"XLEN", key),
         (b"XRANGE", key, b"-", b"+", b"COUNT", b"1"),
         (b"XREVRANGE", key, b"+", b"-", b"COUNT", b"1"),
         (b"XREAD", b"STREAMS", key, b"0"),
@@ -47,7 +48,7 @@ def tested_commands(home: bytes, *, is_cluster: bool) -> list[tuple[bytes, ...]]
 
 def write_probe(home: bytes) -> bytes:
     """Return commands that change nothing and are refused when writing is (full, a replica, ACL)."""
-    probe = packed(b"XADD", home + b":" + _NEVER, b"*", b"f", b"v")
+    probe = packed(b"XADD", home + b":" + _NEVER, b"NOMKSTREAM", b"*", b"f", b"v")
     return packed(b"TIME") + packed(b"MULTI") + probe + packed(b"DISCARD")
 
 
@@ -73,47 +74,53 @@ def writable_home(
 
 def _follow(address: Address, opened: Opened, home: bytes, *, is_cluster: bool) -> tuple[Line, int]:
     """Test a server; in a Cluster go on to the one that it names."""
-    commands = tested_commands(home, is_cluster=is_cluster)
-    sent = [
-        packed(b"TIME"),
-        packed(b"MULTI"),
-        *(packed(*command) for command in commands),
-        packed(b"DISCARD"),
-    ]
     for _ in range(_HOPS):
         line = opened(address)
-        line.send(b"".join(sent))
-        replies = line.replies(len(sent))
-        moved = (moved_to(reply, address) for reply in replies if isinstance(reply, RedisSaid))
-        target = next((to for to in moved if to is not None), None) if is_cluster else None
+        try:
+            redis_ms = _begun(line)
+            target = _tested(line, tested_commands(home, is_cluster=is_cluster), is_cluster=is_cluster)
+        except Lost:
+            line.close()
+            raise
         if target is None:
-            return line, _checked(line, replies, commands)
+            return line, redis_ms
         line.close()
         address = target
     raise Lost("Redis Cluster sends us from one server to another: see CLUSTER NODES", "cluster")
 
 
-def _checked(line: Line, replies: Sequence[object], commands: list[tuple[bytes, ...]]) -> int:
-    for reply, command in zip(replies[2:-1], commands, strict=True):
+def _begun(line: Line) -> int:
+    """Begin a transaction, alone: were it refused, nothing of what follows may be sent."""
+    line.send(packed(b"TIME") + packed(b"MULTI"))
+    clock, begun = line.replies(2)
+    _refuse((clock, begun), line, b"TIME or MULTI")
+    try:
+        return time_of(clock)
+    except Malformed as error:
+        raise Lost(f"Redis at {line.address} does not answer as Redis does ({error})", "protocol") from None
+
+
+def _tested(line: Line, commands: Sequence[tuple[bytes, ...]], *, is_cluster: bool) -> Address | None:
+    """Queue one of each command and discard them; return the server that has the keys, if another does."""
+    line.send(b"".join(packed(*command) for command in (*commands, (b"DISCARD",))))
+    replies = line.replies(len(commands) + 1)
+    for reply, command in zip(replies, (*commands, (b"DISCARD",)), strict=True):
+        if is_cluster and isinstance(reply, RedisSaid):
+            target = moved_to(reply, line.address)
+            if target is not None:
+                return target
+        _refuse((reply,), line, command[0])
+    return None
+
+
+def _refuse(replies: Sequence[object], line: Line, command: bytes) -> None:
+    for reply in replies:
         if isinstance(reply, RedisSaid):
-            line.close()
             found = worst((reply,), str(line.address))
             if found is None:
-                found = Trouble(
-                    f"Redis at {line.address} refuses {command[0].decode()}: {printable(reply)}", "answer"
-                )
+                text = f"Redis at {line.address} refuses {command.decode()}: {printable(reply)}"
+                raise Lost(text, "answer")
             raise Lost(found, found.reason)
-    for reply in (*replies[:2], replies[-1]):
-        if isinstance(reply, RedisSaid):
-            line.close()
-            found = worst((reply,), str(line.address))
-            text = found or f"Redis at {line.address} refuses a transaction: {printable(reply)}"
-            raise Lost(text, found.reason if found else "answer")
-    try:
-        return time_of(replies[0])
-    except Malformed as error:
-        line.close()
-        raise Lost(f"Redis at {line.address} does not answer as Redis does ({error})", "protocol") from None
 
 
 class Sentinels:
@@ -164,7 +171,7 @@ class Sentinels:
         name = self._place.master
         reply = self._line.ask(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name.encode())
         match reply:
-            case [bytes() as host, bytes() as port] if port.isdigit():
+            case [bytes() as host, bytes() as port] if port.isdigit() and 0 < int(port[:6]) < 65536:
                 return Address(host.decode("ascii", "replace"), int(port))
             case RedisSaid():
                 found = worst((reply,), f"Sentinel {self._line.address}")

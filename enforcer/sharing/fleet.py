@@ -20,7 +20,7 @@ _MOVED = re.compile(r"MOVED (\d{1,5}) (.*):(\d{1,5})")
 def moved_to(said: str, asked: Address) -> Address | None:
     """Return where a MOVED reply points, None if it is something else. An empty host is the one asked."""
     found = _MOVED.fullmatch(said)
-    if found is None:
+    if found is None or not 0 < int(found[3]) < 65536:
         return None
     return Address(found[2].strip("[]") or asked.host, int(found[3]))
 
@@ -96,7 +96,7 @@ class Fleet:
         found: dict[Address, None] = {}
         for part in reply if isinstance(reply, list) else ():
             match part:
-                case [int(), int(), [host, int() as port, *_], *_]:
+                case [int(), int(), [host, int() as port, *_], *_] if 0 < port < 65536:
                     name = host.decode("ascii", "replace") if isinstance(host, bytes) else ""
                     found[Address(name if name and name != "?" else line.address.host, port)] = None
         return list(found) or [self._home]

@@ -66,6 +66,7 @@ class _Replies:
         self._sock: socket.socket | None = None
         self._reader: hiredis.Reader | None = None
         self._unfinished_bytes = 0
+        self.has_heard = False
 
     def on_connect(self, connection: Any) -> None:
         """The client: a socket is connected."""
@@ -95,7 +96,7 @@ class _Replies:
         reader, sock = self._reader, self._sock
         if reader is None or sock is None:
             raise ConnectionResetError("closed")
-        reply = reader.gets()
+        reply = _gets(reader)
         if reply is _MORE:
             deadline_at = time.monotonic() + timeout_s
             while reply is _MORE:
@@ -107,9 +108,17 @@ class _Replies:
                 if self._unfinished_bytes > limit_bytes + _CHUNK_BYTES:
                     raise TooLarge(limit_bytes)
                 reader.feed(self._buffer, 0, count)  # type: ignore[arg-type] # any buffer will do
-                reply = reader.gets()
+                reply = _gets(reader)
+            self.has_heard = True
         self._unfinished_bytes = 0
         return reply  # type: ignore[no-any-return]
+
+
+def _gets(reader: hiredis.Reader) -> Any:
+    try:
+        return reader.gets()
+    except (TypeError, ValueError, MemoryError) as error:
+        raise InvalidResponse(type(error).__name__) from None  # what no Redis sends
 
 
 class TooLarge(Lost):
@@ -145,6 +154,7 @@ class Line:
 
     def __init__(self, address: Address, login: Login) -> None:
         self.address = address
+        self._login = login
         self._connection: Any = _connection(address, login)
         self._replies: _Replies = self._connection._parser
 
@@ -166,9 +176,14 @@ class Line:
                     f"refuses the connection ({text:.160})", "look at its log", "answer"
                 ) from None
             raise Lost(trouble, trouble.reason) from None
-        except (RedisError, OSError, MemoryError) as error:
+        except (RedisError, OSError) as error:
             self.close()
             raise self._lost(error) from None
+        except ValueError:
+            self.close()
+            raise self._refused(
+                "has a name that is none", "correct the host in state.redis.url", "name"
+            ) from None
 
     def send(self, packed_commands: bytes) -> None:
         """Send what is packed, whole. Raises ``Lost``."""
@@ -186,9 +201,12 @@ class Line:
         take = self._replies.take
         try:
             return [take(limit_bytes, timeout_s) for _ in range(count)]
-        except (RedisError, OSError, MemoryError, Lost) as error:
+        except Lost:
             self.close()
-            raise (error if isinstance(error, Lost) else self._lost(error)) from None
+            raise
+        except (RedisError, OSError) as error:
+            self.close()
+            raise self._lost(error) from None
 
     def ask(self, *command: bytes) -> Reply:
         """Send one command and return its reply. Raises ``Lost``."""
@@ -220,27 +238,38 @@ class Line:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError) and cause.__context__ is not None:
             cause = cause.__context__
-        if isinstance(cause, ssl.SSLError) and not isinstance(cause, TimeoutError):
-            return self._refused(*_tls_words(cause))
-        if isinstance(error, ClientTimeoutError) or isinstance(cause, TimeoutError):
+        if isinstance(error, ClientTimeoutError) or isinstance(cause, TimeoutError | BlockingIOError):
             return self._refused(
                 f"gave no answer for {TIMEOUT_S:g} s", "is it frozen, or the way cut?", "timeout"
             )
+        if isinstance(cause, ssl.SSLError):
+            if isinstance(cause, ssl.SSLEOFError) and self._replies.has_heard:
+                return self._closed()
+            return self._refused(*_tls_words(cause))
         if isinstance(cause, socket.gaierror):
             return self._refused("has no address", "correct the host in state.redis.url, or its DNS", "name")
+        if isinstance(cause, FileNotFoundError) and self._login.tls is not None and not self.address.path:
+            return Lost("caFile, certFile or keyFile of state.redis is not there: correct the path", "tls")
         if isinstance(cause, ConnectionRefusedError | FileNotFoundError):
             return self._refused("is not running there", "start it, or correct state.redis.url", "refused")
-        if isinstance(cause, ConnectionResetError | BrokenPipeError):
-            return self._refused("closed the connection", "did it end? its log says why", "closed")
-        if isinstance(error, InvalidResponse | MemoryError):
+        if isinstance(error, InvalidResponse):
             return self._refused(
                 "does not speak Redis's protocol", "is it TLS (rediss://), or no Redis?", "protocol"
             )
-        if isinstance(cause, OSError):
+        if isinstance(cause, OSError) and not isinstance(cause, ConnectionResetError | BrokenPipeError):
             return self._refused(
                 f"cannot be reached ({cause.strerror})", "look at the way to it", "unreachable"
             )
-        return self._refused("closed the connection", "did it end? its log says why", "closed")
+        return self._closed()
+
+    def _closed(self) -> Lost:
+        if self._replies.has_heard:
+            return self._refused("closed the connection", "did it end? its log says why", "closed")
+        return self._refused(
+            "closed the connection before it said anything",
+            "is it its TLS port (rediss://)? its log says why",
+            "closed",
+        )
 
 
 def _tls_words(error: ssl.SSLError) -> tuple[str, str, str]:

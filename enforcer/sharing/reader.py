@@ -87,7 +87,6 @@ class Reader:
         low: bytes = b"-",
         high: bytes = b"+",
         count: int = 1000,
-        *,
         reverse: bool = False,
     ) -> list[Entry]:
         """Return at most ``count`` entries from id ``low`` to ``high``; ``reverse``: the newest first."""

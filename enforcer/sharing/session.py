@@ -18,7 +18,7 @@ from enforcer.sharing.entries import Entry, Malformed, after, instant_of, stream
 from enforcer.sharing.finding import PROBE_REPLIES, Sentinels, writable_home, write_probe
 from enforcer.sharing.fleet import Fleet
 from enforcer.sharing.lane import Lane, Work
-from enforcer.sharing.line import TIMEOUT_S, Line, Login, Reply, packed
+from enforcer.sharing.line import TIMEOUT_S, Line, Login, Reply, TooLarge, packed
 from enforcer.sharing.troubles import Lost, RedisSaid, Trouble, printable, worst
 from policy.runtime.redis_url import Address, Kind, RedisPlace
 
@@ -29,7 +29,10 @@ BLOCK_MS = 1000
 _EXPRESS_PROBE_S = 5.0
 _MOST_COMMANDS = 512
 _MOST_WORKS = 64
-_MOST_ENTRIES = 128
+_MOST_ENTRIES = 64
+_BREATH_S = 0.01
+"""After a full batch of entries: whoever floods our streams gets no more of the loop than this leaves."""
+_LARGEST_ENTRIES_BYTES = 1 << 20
 _FUTURE_MS = 2000
 _BATCHES_AHEAD = 4
 _MULTI, _EXEC, _TIME = packed(b"MULTI"), packed(b"EXEC"), packed(b"TIME")
@@ -53,6 +56,12 @@ class Told(Protocol):
 
     def keys_changed(self) -> None:
         """The HMAC keys are others."""
+
+    def oversized(self) -> None:
+        """Entries were left out because they are too large to be Nameward's."""
+
+    def ended(self, trouble: Trouble) -> None:
+        """It is over; called once."""
 
 
 class Session:
@@ -91,6 +100,7 @@ class Session:
             line.cut()
         self.outbox.close()
         self.express.close()
+        self._told.ended(trouble)
 
     # --- becoming --------------------------------------------------------------------------------
 
@@ -105,6 +115,7 @@ class Session:
             self._sentinels = Sentinels(self._place, lambda address: self._opened(address, theirs))
         self._writer, redis_ms = writable_home(self._place, self.opened, self._sentinels, self._home)
         self.clock = Clock(redis_ms, time.monotonic())
+        self._since_ms = redis_ms
         self._listener = self.opened(self._writer.address)
         self._sender = self.fleet()
         self._sender.line_for(self._home)
@@ -222,24 +233,41 @@ class Session:
     # --- listening -------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        listener = self._listener
-        cursors = dict.fromkeys(self._streams, after(self.clock.redis_ms))
+        cursors = dict.fromkeys(self._streams, after(self._since_ms))
         head = (b"XREAD", b"COUNT", b"%d" % _MOST_ENTRIES, b"BLOCK", b"%d" % BLOCK_MS, b"STREAMS")
         while not self._ended.is_set():
+            listener = self._listener
             listener.send(packed(*head, *cursors, *cursors.values()) + _TIME)
-            came, clock = listener.replies(2, timeout_s=BLOCK_MS / 1000 + TIMEOUT_S)
+            try:
+                came, clock = listener.replies(2, _LARGEST_ENTRIES_BYTES, BLOCK_MS / 1000 + TIMEOUT_S)
+            except TooLarge:
+                self._told.oversized()
+                self._skip(cursors)
+                continue
             now_ms = time_of(clock)
             if isinstance(came, RedisSaid):
                 self._end_by(listener, (came,))
                 self._renew(listener, cursors, tuple(cursors), now_ms)
                 continue
-            for stream, entries in streams_of(came, now_ms):
-                if stream not in cursors or not entries:
-                    raise Malformed("a stream that was not asked for")
-                cursors[stream] = entries[-1].id
-                self._hand_over(stream, entries)
-                if instant_of(entries[-1].id) > now_ms + _FUTURE_MS:
-                    self._renew(listener, cursors, (stream,), now_ms)
+            self._take(streams_of(came, now_ms), cursors, now_ms)
+
+    def _take(self, came: list[tuple[bytes, list[Entry]]], cursors: dict[bytes, bytes], now_ms: int) -> None:
+        for stream, entries in came:
+            if stream not in cursors or not entries:
+                raise Malformed("a stream that was not asked for")
+            cursors[stream] = entries[-1].id
+            self._hand_over(stream, entries)
+            if instant_of(entries[-1].id) > now_ms + _FUTURE_MS:
+                self._renew(self._listener, cursors, (stream,), now_ms)
+            if len(entries) == _MOST_ENTRIES:
+                self._ended.wait(_BREATH_S)
+
+    def _skip(self, cursors: dict[bytes, bytes]) -> None:
+        """Go on after what is too large, on a new connection."""
+        self._listener = self.opened(self._writer.address)
+        now_ms = time_of(self._listener.ask(b"TIME"))
+        for stream in cursors:
+            cursors[stream] = after(now_ms + 1)
 
     def _renew(self, line: Line, cursors: dict[bytes, bytes], streams: Sequence[bytes], now_ms: int) -> None:
         """Remove streams of ours that are none, or whose ids are ahead of the clock."""

@@ -66,7 +66,7 @@ _ENDING = {
     "LOADING": ("is still loading its data", "wait", "starting"),
     "MASTERDOWN": ("is a replica without its master", "look at its replication", "readonly"),
     "CLUSTERDOWN": ("Cluster does not serve these keys", "see CLUSTER INFO", "cluster"),
-    "MOVED": ("is a Cluster", "write redis+cluster:// in state.redis.url", "cluster"),
+    "MOVED": ("has these keys no more", "if the URL says redis://, write redis+cluster://", "cluster"),
     "ASK": ("Cluster is moving these keys", "wait until it is done", "cluster"),
     "TRYAGAIN": ("Cluster is moving these keys", "wait until it is done", "cluster"),
     "CROSSSLOT": ("is a Cluster", "write redis+cluster:// in state.redis.url", "cluster"),
