@@ -54,10 +54,10 @@ def _wait_for_answer(address: str, deadline_s: float = 20.0) -> None:
 
 
 @contextmanager
-def _started(name: str, argv: list[str], address: str, log: Path) -> Iterator[Peer]:
+def _started(name: str, argv: list[str], address: str, log: Path, *, netns: str = NODE) -> Iterator[Peer]:
     with (
         log.open("wb") as out,
-        subprocess.Popen(["ip", "netns", "exec", NODE, *argv], stdout=out, stderr=out) as process,
+        subprocess.Popen(["ip", "netns", "exec", netns, *argv], stdout=out, stderr=out) as process,
     ):
         try:
             _wait_for_answer(address)
@@ -69,8 +69,9 @@ def _started(name: str, argv: list[str], address: str, log: Path) -> Iterator[Pe
 
 
 @contextmanager
-def upstream(folder: Path, names: int) -> Iterator[None]:
-    """Serve ``names`` names h0 … with an address of their own each, by nsd on the node's loopback."""
+def upstream(folder: Path, names: int, *, netns: str = NODE) -> Iterator[None]:
+    """Serve ``names`` names h0 … with an address of their own each, by nsd on a node's loopback."""
+    folder.mkdir(exist_ok=True)
     records = "\n".join(f"h{i} 300 A 45.{i >> 16 & 255}.{i >> 8 & 255}.{i & 255}" for i in range(names))
     (folder / "zone").write_text(
         f"$ORIGIN {ZONE}.\n@ 300 SOA ns host 1 3600 600 86400 60\n@ 300 NS ns\nns A 45.255.0.1\n{records}\n"
@@ -82,7 +83,7 @@ def upstream(folder: Path, names: int) -> Iterator[None]:
         f"remote-control:\n control-enable: no\n"
         f"zone:\n name: {ZONE}\n zonefile: {folder}/zone\n"
     )
-    argv = ["ip", "netns", "exec", NODE, "nsd", "-d", "-c", str(folder / "nsd.conf")]
+    argv = ["ip", "netns", "exec", netns, "nsd", "-d", "-c", str(folder / "nsd.conf")]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             yield
@@ -163,23 +164,44 @@ spec:
 """
 
 
+_CONFIG = """
+node: {name}
+runtimeDir: {folder}/run
+policy: {{manifests: [{manifests}], governedNamespaces: [bench]}}
+dns: {{upstreams: ["127.0.0.1:{port}"]{dns}}}
+enforcement: {{podInterfaces: [vpod], clusterCIDRs: [10.66.0.0/24, 10.67.0.0/24, "fd66::/64"]}}
+limits:
+  {{queriesPerSecond: 1000000, queriesInFlight: 4096, distinctNames: 1000000/10m, grantsPerPod: 1000000}}
+metrics: {{listen: "127.0.0.1:9153"}}
+{state}
+"""
+
+
 @contextmanager
-def nameward(folder: Path) -> Iterator[Peer]:
-    """This project's node, as a user runs it, with limits above what the benchmark asks."""
+def nameward(
+    folder: Path,
+    *,
+    name: str = "bench",
+    netns: str = NODE,
+    address: str = CLUSTER_DNS,
+    dns: str = "",
+    state: str = "",
+) -> Iterator[Peer]:
+    """This project's node, as a user runs it, with limits above what the benchmark asks.
+
+    ``dns`` and ``state`` are more of its configuration; ``address`` is what the pod asks.
+    """
+    folder.mkdir(exist_ok=True)
     manifests = folder / "manifests"
     manifests.mkdir()
     (manifests / "bench.yaml").write_text(_POLICY)
     config = folder / "nameward.yaml"
     config.write_text(
-        f"node: bench\nruntimeDir: {folder}/run\n"
-        f"policy: {{manifests: [{manifests}], governedNamespaces: [bench]}}\n"
-        f'dns: {{upstreams: ["127.0.0.1:{UPSTREAM_PORT}"]}}\n'
-        f'enforcement: {{podInterfaces: [vpod], clusterCIDRs: [10.66.0.0/24, "fd66::/64"]}}\n'
-        f"limits: {{queriesPerSecond: 1000000, queriesInFlight: 4096, distinctNames: 1000000/10m,"
-        f" grantsPerPod: 1000000}}\n"
-        f'metrics: {{listen: "127.0.0.1:9153"}}\n'
+        _CONFIG.format(
+            name=name, folder=folder, manifests=manifests, port=UPSTREAM_PORT, dns=dns, state=state
+        )
     )
     command = str(Path(sys.executable).parent / "nameward")
     argv = [command, "node", "--config", str(config)]
-    with _started("Nameward", argv, CLUSTER_DNS, folder / "nameward.log") as peer:
+    with _started("Nameward", argv, address, folder / "nameward.log", netns=netns) as peer:
         yield peer

@@ -1,4 +1,4 @@
-"""Two throw-away network namespaces for measuring: a pod, a node, one veth between them.
+"""Two throw-away network namespaces for measuring: a pod, a node, one veth between them; a second node.
 
 Owns their names and their removal. Never touches the namespace it was started in.
 """
@@ -13,6 +13,9 @@ from contextlib import contextmanager
 POD, NODE = f"nwbench-pod-{os.getpid()}", f"nwbench-node-{os.getpid()}"
 POD_ADDRESSES = ("10.66.0.2", "fd66::2")
 NODE_ADDRESSES = ("10.66.0.1", "fd66::1")
+SECOND = f"nwbench-second-{os.getpid()}"
+UPLINKS = ("10.67.0.1", "10.67.0.2")
+"""The node's and the second node's address, on the cable between them."""
 
 
 def run(*argv: str, netns: str = "", stdin: str | None = None) -> str:
@@ -56,3 +59,20 @@ def topology() -> Iterator[None]:
     finally:
         for name in (POD, NODE):
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+@contextmanager
+def second_node() -> Iterator[None]:
+    """Join another node to the first by a cable; the pod's packets reach it routed by their own node."""
+    try:
+        run("ip", "netns", "add", SECOND)
+        run("ip", "link", "add", "up0", "netns", NODE, "type", "veth", "peer", "name", "up0", "netns", SECOND)
+        for name, address in zip((NODE, SECOND), UPLINKS, strict=True):
+            run("ip", "address", "add", f"{address}/24", "dev", "up0", netns=name)
+            run("ip", "link", "set", "up0", "up", netns=name)
+        run("ip", "link", "set", "lo", "up", netns=SECOND)
+        run("ip", "route", "add", "default", "via", UPLINKS[1], netns=NODE)
+        run("ip", "route", "add", "default", "via", UPLINKS[0], netns=SECOND)
+        yield
+    finally:
+        subprocess.run(["ip", "netns", "delete", SECOND], check=False, capture_output=True)

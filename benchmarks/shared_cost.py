@@ -1,0 +1,174 @@
+"""What sharing costs the enforcer, alone: the ledger, the publisher and the door against a real Redis.
+
+Run: ``python -m benchmarks.shared_cost``. A process of its own opens grants at a steady rate, once into the
+ledger that shares nothing, once into the one that shares; the difference of the CPU that all its threads used
+is what sharing costs. No kernel, no resolver, no network: nothing else is in the figure.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+GRANTS_A_SECOND, SECONDS, TURN_S = 2_000, 15, 0.002
+"""A turn opens what came since the last: four grants, as a node under that load does."""
+TTL_S = 120.0
+POLICY, RULE = "obot-mcp/obot-mnp-ms1crm7k-fw", "allow-approved-egress"
+PODS = 20
+
+
+def _opened(kind: str, path: str, renews: bool) -> dict[str, float]:
+    """Run the load in this process; returns its CPU microseconds a grant and what was published."""
+    from twisted.internet import reactor
+
+    from enforcer.elements import grant_keys
+    from enforcer.identity import Identity
+    from enforcer.ledger import MemoryLedger, Opening
+    from enforcer.sharing.ledger import RedisLedger
+    from enforcer.sharing.outbox import Outbox
+    from policy.decision import Permit
+    from policy.grants import Reason
+
+    shares = kind == "shared"
+    ledger = RedisLedger(Outbox(100_000, time.monotonic)) if shares else MemoryLedger()
+    accounts = [
+        ledger.open_account(
+            Identity(
+                bytes((10, 244, 0, pod + 2)),
+                f"veth{pod}",
+                f"uid-{pod}",
+                "boot",
+                f"obot-mcp/ms1crm7k-{pod:05d}",
+            )
+        )
+        for pod in range(PODS)
+    ]
+    permit = Permit("tcp", 443, 443, POLICY, RULE)
+    total = GRANTS_A_SECOND * SECONDS
+    distinct = total // 4 if renews else total
+    openings = []
+    for number in range(distinct):
+        account = accounts[number % PODS]
+        destination = bytes((203, number >> 16 & 255, number >> 8 & 255, number & 255))
+        [key] = grant_keys(account.identity.source, destination, permit)
+        openings.append((account, key, destination, Reason(f"h{number % 500}.example.com", POLICY, RULE)))
+    publisher = _publishing(ledger, path, reactor) if shares else None
+    result: dict[str, float] = {}
+
+    def begin() -> None:
+        began_at, used_s = time.monotonic(), time.process_time()
+        done = 0
+
+        def turn() -> None:
+            nonlocal done
+            now = time.monotonic()
+            due = min(int((now - began_at) * GRANTS_A_SECOND), total)
+            if due > done:
+                until = now + TTL_S
+                ledger.adopt([Opening(*openings[n % distinct], until) for n in range(done, due)], now)
+                done = due
+            if done < total:
+                reactor.callLater(TURN_S, turn)
+            else:
+                reactor.callLater(0.5, end, time.process_time())
+
+        def end(_: float) -> None:
+            result["cpu_us"] = (time.process_time() - used_s) / total * 1e6
+            if publisher is not None:
+                result["published"] = publisher.published
+                result["dropped"] = publisher.dropped
+            reactor.stop()
+
+        turn()
+
+    reactor.callLater(1.5, begin)
+    reactor.run()
+    return result
+
+
+def _publishing(ledger, path: str, reactor):
+    """Join ledger, publisher and door, as the enforcer does."""
+    import os
+
+    from enforcer.blocked import BlockedRecords
+    from enforcer.sharing.credentials import Credentials
+    from enforcer.sharing.door import Door
+    from enforcer.sharing.formats import NodeFacts
+    from enforcer.sharing.keys import Keys
+    from enforcer.sharing.publisher import Publisher
+    from enforcer.sharing.seal import Keyring
+    from policy.runtime.redis_url import parse_redis_url
+
+    keys = Keys("bench", "node-a")
+    key_file = Path(path).parent / "hmac-key"
+    key_file.write_text("a key of the benchmark only\n")
+    keyring = Keyring(b"a key of the benchmark only")
+
+    class Heard:
+        def redis_up(self) -> None:
+            publisher.redis_up()
+
+        def redis_lost(self, trouble: str) -> None:
+            raise SystemExit(trouble)
+
+        def entries_came(self, stream: bytes, entries: object) -> None:
+            raise SystemExit(f"nobody writes to {stream!r}: {entries}")
+
+        def keys_changed(self) -> None:
+            publisher.reseal()
+
+    door = Door(
+        place=parse_redis_url(f"unix://{path}"),
+        credentials=Credentials(hmac_key_file=str(key_file)),
+        home=keys.heartbeat,
+        streams=(keys.requests, keys.acks),
+        events=Heard(),
+        reactor=reactor,
+        failed=lambda failure: failure.raiseException(),
+    )
+    facts = NodeFacts(
+        version="0.1.0", generation=1, policy_hash="0" * 16, pods=PODS, grants=0, started_at="",
+        enforcing=True, policies=1, rejected_policies=0, pending=0, last_realized_at="",
+        problems=(), upstreams=(),
+    )  # fmt: skip
+    publisher = Publisher(
+        door=door, keys=keys, keyring=lambda: keyring, ledger=ledger, facts=lambda: facts, pods=tuple,
+        blocked=BlockedRecords(1000), session="a1b2c3d4", generation=lambda: 1, now=time.monotonic,
+        ago=lambda _: "2026-11-22T12:00:00.123Z", later=reactor.callLater, randomness=os.urandom,
+    )  # fmt: skip
+    publisher.start()
+    door.start()
+    return publisher
+
+
+def _run(kind: str, path: str, what: str) -> dict[str, float]:
+    argv = [sys.executable, "-m", "benchmarks.shared_cost", kind, path, what]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(done.stderr)
+    row: dict[str, float] = json.loads(done.stdout)
+    return row
+
+
+def measure() -> dict[str, dict[str, float]]:
+    """Return CPU microseconds a grant that sharing adds: where grants are new, and where they are renewed."""
+    from enforcer.demo.stores import Store
+
+    rows: dict[str, dict[str, float]] = {}
+    for what in ("new", "renewed"):
+        with tempfile.TemporaryDirectory() as name, Store(Path(name) / "store") as store:
+            alone = _run("alone", str(store.path), what)
+            shared = _run("shared", str(store.path), what)
+        rows[what] = shared | {"added_us": round(shared["cpu_us"] - alone["cpu_us"], 2)}
+    return rows
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 4:
+        print(json.dumps(_opened(sys.argv[1], sys.argv[2], sys.argv[3] == "renewed")))
+    else:
+        print(json.dumps(measure(), indent=2))
