@@ -32,16 +32,18 @@ class Holding:
     """One opened tuple. Written by the ledger alone.
 
     ``until`` is the monotonic instant at which the kernel stops new connections, ``NEVER`` once
-    it has been told to; ``realized_at`` the instant of the kernel's first ACK.
+    it has been told to; ``realized_at`` the instant of the kernel's first ACK. ``shared`` belongs to
+    a ledger that also writes elsewhere: the reason that its record says, None without a record.
     """
 
-    __slots__ = ("key", "realized_at", "reasons", "until")
+    __slots__ = ("key", "realized_at", "reasons", "shared", "until")
 
     def __init__(self, key: ElementKey) -> None:
         self.key = key
         self.reasons: dict[Reason, float] = {}
         self.until = NEVER
         self.realized_at = 0.0
+        self.shared: Reason | None = None
 
     @property
     def opens(self) -> Opens:

@@ -89,8 +89,9 @@ def address_text(packed: bytes) -> bytes:
 
 def grant_tail(elements: str, key: bytes) -> bytes:
     """Return ``<dst-ip>:<proto>:<port>`` of a grant's element."""
-    size = 4 if elements[-1] == "4" else 16
-    return address_text(key[size : 2 * size]) + _ports(elements, key[2 * size :])
+    if elements[-1] == "4":
+        return b"%d.%d.%d.%d%b" % (key[4], key[5], key[6], key[7], _ports(elements, key[8:]))
+    return address_text(key[16:32]) + _ports(elements, key[32:])
 
 
 @lru_cache(maxsize=8192)
