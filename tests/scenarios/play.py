@@ -210,7 +210,7 @@ class Script:
         assert request.generation == self.stage.generation
 
     def step_realize(self, words: list[str], body: list[str]) -> None:
-        """``[remaining=S] [generation=G] [all=OUTCOME] [ADDRESS=OUTCOME…]``: answer every request."""
+        """``[remaining=S] [generation=G] [lasting=no] [all=OUTCOME] [ADDRESS=OUTCOME…]``: answer all."""
         given = dict(word.partition("=")[::2] for word in words)
         stage = self.stage
         pending, stage.grants = stage.grants, []
@@ -226,7 +226,7 @@ class Script:
                     stage.open[key] = max(stage.open.get(key, 0.0), stage.now + remaining_s)
             answer = GrantAnswered(
                 request.id, int(given.get("generation", stage.generation)), outcomes, remaining_s,
-                given.get("reason", "").replace("_", " "),
+                given.get("reason", "").replace("_", " "), lasting=given.get("lasting") != "no",
             )  # fmt: skip
             stage.take(stage.core.grants_answered(answer, stage.now))
 
