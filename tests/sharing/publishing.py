@@ -1,0 +1,302 @@
+"""A node that shares, without a loop: a door that executes commands on a real Redis, a clock tests turn."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis
+from redis.exceptions import ResponseError
+
+from enforcer.blocked import BlockedRecords
+from enforcer.demo.stores import Store
+from enforcer.elements import grant_keys
+from enforcer.identity import Identity
+from enforcer.ledger import Account, ElementKey, Opening
+from enforcer.sharing.formats import GrantRecord, NodeFacts, grant_from
+from enforcer.sharing.keys import Keys
+from enforcer.sharing.ledger import RedisLedger
+from enforcer.sharing.outbox import Outbox
+from enforcer.sharing.pods import PodFacts
+from enforcer.sharing.publisher import Publisher
+from enforcer.sharing.resp import packed
+from enforcer.sharing.seal import Keyring, check
+from enforcer.sharing.troubles import Trouble
+from policy.addresses import from_packed, to_packed
+from policy.decision import Permit
+from policy.grants import Reason
+
+SESSION = "0123abcd"
+A4, A6, B4 = (to_packed(text) for text in ("10.0.0.1", "2a00:1::2", "10.0.0.2"))
+FACTS = NodeFacts("1", 3, "hash", 2, 0, "t", True, 1, 0, 0, "", (), ())  # noqa: FBT003
+GONE = Trouble("Redis is gone", "closed")
+
+
+def identity(source: bytes, uid: str = "uid-a", pod: str = "mcp/a") -> Identity:
+    """An identity of a pod at an address."""
+    return Identity(source, f"veth{source[-1]}", uid, "boot-1", pod)
+
+
+def tuple_of(
+    source: bytes, destination: bytes, protocol: str = "tcp", first: int = 443, last: int = 0
+) -> tuple[ElementKey, ...]:
+    """The keys of the elements that open a destination."""
+    return grant_keys(source, destination, Permit(protocol, first, last or first, "", ""))  # type: ignore[arg-type]
+
+
+def opening(
+    account: Account, destination: bytes, until: float, reason: Reason | str = "api.example.com", **ports: Any
+) -> list[Opening]:
+    """What an acknowledged request makes."""
+    why = reason if isinstance(reason, Reason) else Reason(reason, "mcp/web", "allow")
+    keys = tuple_of(account.identity.source, destination, **ports)
+    return [Opening(account, key, destination, why, until) for key in keys]
+
+
+class Timers:
+    """Virtual monotonic time, and what is to happen in it."""
+
+    def __init__(self, at: float = 1000.0) -> None:
+        self.at = at
+        self._calls: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+
+    def __call__(self) -> float:
+        return self.at
+
+    def later(self, after_s: float, call: Callable[[], None]) -> None:
+        heapq.heappush(self._calls, (self.at + after_s, next(self._order), call))
+
+    def run(self, seconds: float, between: Callable[[], None]) -> None:
+        """Let time pass; ``between`` is called after each call that was due."""
+        until = self.at + seconds
+        while self._calls and self._calls[0][0] <= until:
+            due, _, call = heapq.heappop(self._calls)
+            self.at = max(self.at, due)
+            call()
+            between()
+        self.at = until
+        between()
+
+
+class NearDoor:
+    """Executes what is written on a Redis whose keys expire by the test's clock."""
+
+    def __init__(self, store: Store, clock: Timers) -> None:
+        self.redis = redis.Redis(unix_socket_path=str(store.path))
+        self._connection = redis.UnixDomainSocketConnection(path=str(store.path))
+        self._clock = clock
+        self._written: list[tuple[list[bytes], Callable[[Any], None] | None]] = []
+        self._express: list[tuple[bytes, Callable[[Any], None] | None]] = []
+        self._asked: list[tuple[Callable[[Any], Any], Callable[[Any], None]]] = []
+        self.ends: dict[bytes, float] = {}
+        self.is_up = False
+        self.is_slow = False
+        """Nothing is executed while it is."""
+        self.commands: list[tuple[bytes, ...]] = []
+        self.largest = 0
+
+    @property
+    def backlog(self) -> int:
+        return sum(len(commands) for commands, _ in self._written) + len(self._express)
+
+    def write(self, commands: Sequence[bytes], done: Callable[[Any], None] | None = None) -> None:
+        self._written.append((list(commands), done))
+
+    def send(self, key: bytes, command: Sequence[bytes], done: Callable[[Any], None] | None = None) -> None:
+        self._express.append((packed(*command), done))
+
+    def ask(self, work: Callable[[Any], Any], done: Callable[[Any], None], deadline_s: float = 3.0) -> None:
+        self._asked.append((work, done))
+
+    def redis_ms(self) -> int | None:
+        return 1_700_000_000_000 + int(self._clock() * 1000) if self.is_up else None
+
+    # --- what Reader is ----------------------------------------------------------------------------
+
+    def scan(self, pattern: bytes, limit: int) -> list[bytes]:
+        return list(itertools.islice(self.redis.scan_iter(pattern), limit))
+
+    def hashes(self, keys: Sequence[bytes]) -> list[dict[bytes, bytes]]:
+        return [self.redis.hgetall(key) for key in keys]  # type: ignore[misc]
+
+    # --- what tests do -----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        self.redis.close()
+        self._connection.disconnect()
+
+    def pump(self) -> None:
+        """Execute what waits, and what follows from it; let expire what is over."""
+        while not self.is_slow and (self._written or self._express or self._asked):
+            written, self._written = self._written, []
+            for commands, done in written:
+                self.largest = max(self.largest, len(commands))
+                replies = self._executed(commands) if self.is_up else None
+                if done is not None:
+                    done(replies)
+            express, self._express = self._express, []
+            for command, done in express:
+                answer = self._executed([command])[0] if self.is_up else None
+                if done is not None:
+                    done(answer)
+            asked, self._asked = self._asked, []
+            for work, told in asked:
+                told(work(self) if self.is_up else GONE)
+        self.expire()
+
+    def expire(self) -> None:
+        over = [key for key, at in self.ends.items() if at <= self._clock()]
+        for key in over:
+            del self.ends[key]
+        if over:
+            self.redis.delete(*over)
+
+    def drop(self, *, executed: bool) -> None:
+        """Lose the connection with what waits, executed or not; nobody knows."""
+        written, self._written = self._written, []
+        for commands, _ in written:
+            if executed:
+                self._executed(commands)
+        self.is_up = False
+        for _, done in written:
+            if done is not None:
+                done(None)
+
+    def _executed(self, commands: list[bytes]) -> list[Any]:
+        if not commands:
+            return []
+        wire = self._connection
+        wire.send_packed_command([packed(b"MULTI"), *commands, packed(b"EXEC")])
+        for _ in range(len(commands) + 1):
+            wire.read_response()
+        replies: list[Any] = list(wire.read_response())  # type: ignore[arg-type]
+        for command, reply in zip(commands, replies, strict=True):
+            self._note(parts_of(command), reply)
+        return replies
+
+    def _note(self, parts: tuple[bytes, ...], reply: object) -> None:
+        self.commands.append(parts)
+        if parts[0] == b"PEXPIRE" and reply == 1:
+            self.ends[parts[1]] = self._clock() + int(parts[2]) / 1000
+        elif parts[0] == b"UNLINK":
+            self.ends.pop(parts[1], None)
+
+
+def parts_of(command: bytes) -> tuple[bytes, ...]:
+    """Read a packed command."""
+    parts = []
+    rest = command.partition(b"\r\n")[2]
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        parts.append(rest[: int(size[1:])])
+        rest = rest[int(size[1:]) + 2 :]
+    return tuple(parts)
+
+
+class SharingNode:
+    """Ledger, publisher and door, joined."""
+
+    def __init__(self, store: Store, *, limit: int = 100_000, session: str = SESSION) -> None:
+        self.clock = Timers()
+        self.door = NearDoor(store, self.clock)
+        self.keys = Keys("default", "node-a")
+        self.keyring = Keyring(b"the key of the cluster")
+        self.ledger = RedisLedger(Outbox(limit, self.clock))
+        self.blocked = BlockedRecords(1000)
+        self.pods = [PodFacts("mcp", "a", "uid-a", (A4, A6), ("default/web",), ("mcp/web",))]
+        self.generation = 3
+        self.session = session
+        self._random = itertools.count(1)
+        self.publisher = Publisher(
+            door=self.door,
+            keys=self.keys,
+            keyring=lambda: self.keyring,
+            ledger=self.ledger,
+            facts=lambda: FACTS,
+            pods=lambda: self.pods,
+            blocked=self.blocked,
+            session=session,
+            generation=lambda: self.generation,
+            now=self.clock,
+            ago=lambda before_s: f"at {self.clock() - before_s:.3f}",
+            later=self.clock.later,
+            randomness=lambda count: next(self._random).to_bytes(count, "big"),
+        )
+        self.publisher.start()
+
+    def up(self) -> None:
+        """Redis is there."""
+        self.door.is_up = True
+        self.publisher.redis_up()
+
+    def lose(self, *, executed: bool = True) -> None:
+        """Redis is lost, and what is on its way with it."""
+        self.door.drop(executed=executed)
+        self.publisher.redis_lost()
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        self.clock.run(seconds, self.door.pump)
+
+    def close(self) -> None:
+        """Let go of Redis."""
+        self.publisher.stop()
+        self.door.close()
+
+    # --- comparison --------------------------------------------------------------------------------
+
+    def wanted(self) -> dict[bytes, tuple[object, ...]]:
+        """What Redis should say of each live grant."""
+        now = self.clock()
+        found: dict[bytes, tuple[object, ...]] = {}
+        for account in self.ledger.accounts.values():
+            for holding in account.holdings():
+                if holding.until <= now:
+                    continue
+                live = {reason for reason, until in holding.reasons.items() if until > now}
+                opens = holding.opens
+                found[self.keys.grant(holding.key[0], holding.key[1])] = (
+                    account.identity.key,
+                    account.identity.uid,
+                    from_packed(opens.pod),
+                    from_packed(opens.destination),
+                    self.session,
+                    frozenset(live),
+                    round(holding.until, 1),
+                )
+        return found
+
+    def shared(self) -> dict[bytes, tuple[object, ...]]:
+        """What Redis says, each record with a sound seal."""
+        found: dict[bytes, tuple[object, ...]] = {}
+        for key in self.door.redis.scan_iter(self.keys.pattern("grant")):
+            record = self.record(key)
+            left_s = self.door.ends[key] - self.clock()
+            longest = max((each.remaining_s for each in record.reasons), default=0.0)
+            live = {
+                Reason(*each[:3]) for each in record.reasons if each.remaining_s - longest + left_s > 0.15
+            }
+            found[key] = (
+                f"{record.namespace}/{record.pod}",
+                record.uid,
+                record.pod_ip,
+                record.address,
+                record.session,
+                frozenset(live),
+                round(self.door.ends[key], 1),
+            )
+        return found
+
+    def record(self, key: bytes) -> GrantRecord:
+        """One grant's record, believed."""
+        fields: dict[bytes, bytes] = self.door.redis.hgetall(key)  # type: ignore[assignment]
+        check(self.keyring, key, fields)
+        return grant_from(key, fields)
+
+
+def is_error(reply: object) -> bool:
+    """Say whether Redis refused."""
+    return isinstance(reply, ResponseError)
