@@ -5,26 +5,30 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from enforcer import link
+from enforcer.authority import Decided
 from enforcer.link import LinkHub
 from policy.authority import (
     CountersReported,
     GrantAnswered,
+    GrantRequested,
     Hello,
     LookupsRecorded,
     SnapshotPublished,
 )
+from policy.pods import Pod
 from policy.runtime.clock import now
 from policy.runtime.framing import encode, resolver_decoder
-from tests.enforcer.rig import API, A, KeptRecords, Rig, permit, policy
+from tests.enforcer.rig import API, OTHER, A, B, KeptRecords, Rig, permit, policy
 
 POLICY = policy(permit("*.example.org"))
 
@@ -238,3 +242,138 @@ def test_a_request_for_a_pod_to_come_waits_and_is_refused_in_the_end(tmp_path: P
     loop.until(lambda: len(peer.answers()) == 2)
     assert peer.answers()[1].outcomes == ("realized",)
     loop.close()
+
+
+FAR = msgspec.structs.replace(B, node="node-b")
+
+
+class _Others:
+    """The other nodes, as a test has them."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.asked: list[tuple[GrantRequested, Callable[[GrantAnswered], None]]] = []
+        self.queue: list[GrantRequested] = []
+        self.shares: list[int] = []
+        self.told: list[Decided] = []
+
+    def is_elsewhere(self, pod: Pod) -> bool:
+        return pod.node == "node-b"
+
+    def ask(self, request: GrantRequested, pod: Pod, done: Callable[[GrantAnswered], None]) -> None:
+        assert pod == FAR
+        self.asked.append((request, done))
+
+    @property
+    def waiting(self) -> int:
+        return len(self.queue)
+
+    @property
+    def pending(self) -> int:
+        return len(self.asked)
+
+    def take(self, most: int, addresses: int) -> list[GrantRequested]:
+        self.shares.append(most)
+        taken, self.queue = self.queue[:most], self.queue[most:]
+        return taken
+
+    def answered(self, decided: Sequence[Decided]) -> None:
+        self.told += decided
+
+
+@pytest.fixture
+def others(loop: _Loop) -> _Others:
+    """The hub knows other nodes; A is here, FAR is on node-b."""
+    loop.hub.publish(loop.rig.apply(POLICY, pods=(A, FAR)).world)
+    loop.rig.run_threads()
+    made = loop.hub.elsewhere = _Others(loop.rig)
+    return made
+
+
+def test_a_request_for_another_nodes_pod_is_answered_by_that_node(loop: _Loop, others: _Others) -> None:
+    """The answer comes back over the same link, whenever it comes; nothing is opened here."""
+    peer = _Resolver(loop)
+    far, near = loop.rig.request("a.example.org", API, pod=FAR), loop.rig.request("a.example.org", API)
+    peer.peer.sendall(encode(far) + encode(near))
+    loop.until(lambda: bool(peer.answers()))
+    assert [each.id for each in peer.answers()] == [near.id]
+    ((request, done),) = others.asked
+    assert request == far
+    done(GrantAnswered(far.id, 2, ("realized",), 120.0, lasting=False))
+    loop.until(lambda: len(peer.answers()) == 2)
+    assert peer.answers()[1] == GrantAnswered(far.id, 2, ("realized",), 120.0, lasting=False)
+    assert len(loop.rig.open_now()) == 1
+
+
+def test_an_answer_for_a_link_that_has_gone_is_nobodys(loop: _Loop, others: _Others) -> None:
+    """The resolver was restarted meanwhile."""
+    peer = _Resolver(loop)
+    peer.peer.sendall(encode(loop.rig.request("a.example.org", API, pod=FAR)))
+    loop.until(lambda: bool(others.asked))
+    peer.peer.close()
+    loop.until(lambda: not loop.hub.links)
+    others.asked[0][1](GrantAnswered(1, 2, ("realized",), 120.0))
+    assert loop.rig.open_now() == set()
+
+
+@pytest.mark.parametrize("change", [{"pod_uid": "other"}, {"source": b"\x64\x40\x00\x63"}])
+def test_what_is_wrong_with_a_request_is_refused_here(
+    loop: _Loop, others: _Others, change: dict[str, object]
+) -> None:
+    """Another uid, an address of nobody: no other node is asked."""
+    peer = _Resolver(loop)
+    request = msgspec.structs.replace(loop.rig.request("a.example.org", API, pod=FAR), **change)
+    peer.peer.sendall(encode(request))
+    loop.until(lambda: bool(peer.answers()))
+    assert peer.answers()[0].outcomes == ("denied",)
+    assert others.asked == []
+
+
+def test_without_other_nodes_their_pods_are_waited_for_in_vain(loop: _Loop, others: _Others) -> None:
+    """As before: no Redis, no answer of another node's."""
+    loop.hub.elsewhere = None
+    peer = _Resolver(loop)
+    peer.peer.sendall(encode(loop.rig.request("a.example.org", API, pod=FAR)))
+
+    def answered() -> bool:
+        loop.rig.clock.at += 0.02
+        return bool(peer.answers())
+
+    loop.until(answered)
+    assert peer.answers()[0].outcomes == ("failed",)
+
+
+def test_other_nodes_requests_share_the_turn_and_the_transaction(loop: _Loop, others: _Others) -> None:
+    """One commit for both; each side has its share, however much the other sends."""
+    peer = _Resolver(loop)
+    loop.until(lambda: len(loop.hub.links) == 1 and loop.hub.links[0].writable and not loop.hub._woken)
+    commits = len(loop.rig.kernel.commits)
+    others.queue = [
+        msgspec.structs.replace(loop.rig.request(f"h{n}.example.org", OTHER), id=n) for n in range(600)
+    ]
+    near = [loop.rig.request("near.example.org", API) for _ in range(100)]
+    loop.hub.links[0].dataReceived(b"".join(map(encode, near)))
+    loop.until(lambda: len(peer.answers()) == 100)
+    assert set(others.shares) == {link.REQUESTS_A_TURN // 2}
+    assert len(loop.rig.kernel.commits[commits]) == 4  # both grants, both with their twins
+    loop.until(lambda: len(others.told) == 600)
+    assert {each.answer.outcomes for each in others.told} == {("realized",)}
+    assert [each.request.id for each in others.told] == list(range(600))
+
+
+def test_requests_of_other_nodes_do_not_take_all_places_to_wait(loop: _Loop, others: _Others) -> None:
+    """Asked for a pod that is declared and never admitted, they leave room for our own."""
+    new = Pod(namespace="mcp", name="new", uid="uid-new", addresses=("100.64.0.9",))
+    loop.rig.apply(POLICY, pods=(A, FAR, new))
+    others.queue = [loop.rig.request("a.example.org", API, pod=new) for _ in range(200)]
+    loop.hub.came()
+    loop.until(lambda: not others.queue)
+    assert len(others.told) == 200 - link.MAX_WAITING_ELSEWHERE
+    assert {each.answer.outcomes for each in others.told} == {("failed",)}
+    peer = _Resolver(loop)
+    peer.peer.sendall(encode(loop.rig.request("a.example.org", API, pod=new)))
+    loop.until(lambda: loop.hub.pending == link.MAX_WAITING_ELSEWHERE + 1)
+    loop.rig.run_threads()
+    loop.hub.admitted()
+    loop.until(lambda: bool(peer.answers()) and len(others.told) == 200)
+    assert peer.answers()[0].outcomes == ("realized",)
