@@ -7,9 +7,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from enforcer.demo.stores import SERVER, Store
 from enforcer.sharing.credentials import Credentials
+
+settings.register_profile(
+    "unhurried", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unhurried")
+
+
+@pytest.fixture(scope="module")
+def lasting_store() -> Iterator[Store]:
+    """One running redis-server for all tests of a module, who empty it themselves."""
+    if shutil.which(SERVER) is None:
+        pytest.skip(f"{SERVER} is not installed")
+    with Store() as running:
+        yield running
 
 
 @pytest.fixture

@@ -95,6 +95,8 @@ class NearDoor:
         self.is_up = False
         self.is_slow = False
         """Nothing is executed while it is."""
+        self.refuses = False
+        """Every command is answered with an error while it does."""
         self.commands: list[tuple[bytes, ...]] = []
         self.largest = 0
 
@@ -166,8 +168,8 @@ class NearDoor:
                 done(None)
 
     def _executed(self, commands: list[bytes]) -> list[Any]:
-        if not commands:
-            return []
+        if self.refuses or not commands:
+            return [ResponseError("ERR no")] * len(commands)
         wire = self._connection
         wire.send_packed_command([packed(b"MULTI"), *commands, packed(b"EXEC")])
         for _ in range(len(commands) + 1):
@@ -295,8 +297,3 @@ class SharingNode:
         fields: dict[bytes, bytes] = self.door.redis.hgetall(key)  # type: ignore[assignment]
         check(self.keyring, key, fields)
         return grant_from(key, fields)
-
-
-def is_error(reply: object) -> bool:
-    """Say whether Redis refused."""
-    return isinstance(reply, ResponseError)

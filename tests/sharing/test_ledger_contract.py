@@ -22,8 +22,8 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
     if request.param == "memory":
         yield MemoryLedger()
         return
-    store: Store = request.getfixturevalue("store")
-    node = SharingNode(store)
+    lasting: Store = request.getfixturevalue("lasting_store")
+    node = SharingNode(lasting)
     node.door.redis.flushall()
     node.up()
     node.run(0.5)
