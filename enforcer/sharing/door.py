@@ -65,6 +65,14 @@ class Loop(Protocol):
         """Call on the loop."""
 
 
+def pause_s(attempt: int, longest_s: float, chance: float) -> float:
+    """Return how long to wait after so many failures, in seconds; ``chance`` is from 0 to 1.
+
+    Half of it is chance, so that the nodes of a cluster do not come back at one instant.
+    """
+    return min(SHORTEST_PAUSE_S * 2.0 ** min(attempt, 10), longest_s) * (0.5 + chance / 2)
+
+
 class _Waiting(NamedTuple):
     done: Done | None
     commands: int
@@ -84,10 +92,12 @@ class Door:
         events: Events,
         reactor: Loop,
         failed: Callable[[Failure], None],
+        longest_pause_s: float = LONGEST_PAUSE_S,
     ) -> None:
         self._place, self._credentials = place, credentials
         self._home, self._streams = home, tuple(streams)
         self._events, self._loop, self._failed = events, reactor, failed
+        self._longest_pause_s = longest_pause_s
         self._askers = Askers(self._on_loop, self._started)
         self._stopping = threading.Event()
         self._live: Session | None = None
@@ -264,8 +274,7 @@ class Door:
             if self._stopping.is_set():
                 return
             self._on_loop(self._went, trouble)
-            longest_s = min(SHORTEST_PAUSE_S * 2.0 ** min(attempt, 10), LONGEST_PAUSE_S)
-            self._stopping.wait(longest_s * (0.5 + secrets.randbelow(1000) / 2000))
+            self._stopping.wait(pause_s(attempt, self._longest_pause_s, secrets.randbelow(1000) / 1000))
 
     def _one_session(self) -> Trouble:
         had_keys = self._credentials.keys is not None
