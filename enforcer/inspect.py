@@ -1,14 +1,15 @@
 """The inspection socket: one JSON line asked, JSON lines answered.
 
 Owns ``<runtimeDir>/inspect.sock``. Anyone on the node may read; nobody can change anything. Every
-answer ends with ``{"end": true}`` or ``{"error": text}``; ``blocked`` with ``follow`` goes on until
-the asker closes. Invariant: an asker that does not read costs one piece of its answer, no more.
+answer ends with ``{"end": true}`` or ``{"error": text}``, before which ``{"warning": text}`` may say what is
+missing; ``blocked`` with ``follow`` goes on until the asker closes. Invariant: an asker that does not read
+costs one piece of its answer, and what other nodes had to say for ``READ_WITHIN_S``, no more.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -19,11 +20,14 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.unix import Server
 from twisted.python.failure import Failure
 
-from enforcer.inspection import Inspection, Request, RequestError, Row
+from enforcer.asked import Request, RequestError, Row
+from enforcer.inspection import Answer, Inspection
 
 MAX_REQUEST_BYTES = 4096
 MAX_ASKERS = 64
 ROWS_A_PIECE = 200
+READ_WITHIN_S = 60.0
+"""An answer that holds other nodes' rows is read by then, or the connection ends."""
 SOCKET = "inspect.sock"
 
 _encode = msgspec.json.Encoder().encode
@@ -41,8 +45,14 @@ class Asker(TwistedProtocol):
         self._asked = b""
         self._rows: Iterator[Row] = iter(())
         self._request: Request | None = None
+        self._warnings: tuple[str, ...] = ()
+        self._end_search: Callable[[], None] = _nothing
+        self._close: Callable[[], None] = _nothing
+        self._answers = 0
         self._stop: Callable[[], None] | None = None
         self._paused = False
+        self._is_gone = False
+        self._is_read = True
 
     def connectionMade(self) -> None:
         """Refuse more askers than we serve."""
@@ -54,7 +64,10 @@ class Asker(TwistedProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
         """Forget what was asked."""
         self._of.askers -= 1
+        self._is_gone = self._is_read = True
         self._rows = iter(())
+        self._end_search()
+        self._close()
         if self._stop is not None:
             self._stop()
             self._stop = None
@@ -75,14 +88,33 @@ class Asker(TwistedProtocol):
     def _answer(self, line: bytes) -> None:
         try:
             self._request = _decode(line)
-            self._rows = self._of.inspection.rows(self._request, self._of.now())
+            self._end_search = self._of.inspection.answer(self._request, self._of.now, self._answered)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             self._fail(f"no request: {error}")
-            return
         except RequestError as error:
             self._fail(str(error))
+
+    def _answered(self, answer: Answer) -> None:
+        """Write the answer, which may come long after the request, as fast as it is read."""
+        if self._is_gone:
             return
+        if answer.refusal:
+            self._warn(answer.warnings)
+            self._fail(answer.refusal)
+            answer.close()
+            return
+        self._rows, self._warnings, self._close = answer.rows, answer.warnings, answer.close
+        self._answers += 1
+        self._is_read = False
+        if answer.is_held:
+            number = self._answers
+            self._of.later(READ_WITHIN_S, lambda: self._hurry(number))
         self.transport.registerProducer(self, streaming=False)
+
+    def _hurry(self, number: int) -> None:
+        """End an asker that still reads the answer of that number."""
+        if self._answers == number and not self._is_read:
+            self.transport.abortConnection()
 
     def _fail(self, text: str) -> None:
         self._request = None
@@ -97,11 +129,16 @@ class Asker(TwistedProtocol):
         if piece:
             self._write(b"".join(_encode({"row": row}) + b"\n" for row in piece))
             return
+        self._rows, self._close, close = iter(()), _nothing, self._close
+        self._is_read = True
+        close()
         request, self._request = self._request, None
         self.transport.unregisterProducer()
+        self._warn(self._warnings)
         if request is not None and request.command == "blocked" and request.follow:
             self._request = request
-            self._stop = self._of.inspection.follow(request, self._followed, self._of.now)
+            follow = self._of.inspection.follow
+            self._stop = follow(request, self._followed, lambda text: self._warn([text]), self._of.now)
             self.transport.registerProducer(self, streaming=True)
         else:
             self._say({"end": True})
@@ -118,6 +155,11 @@ class Asker(TwistedProtocol):
         if not self._paused:
             self._say({"row": row})
 
+    def _warn(self, texts: Iterable[str]) -> None:
+        if not self._paused:
+            for text in texts:
+                self._say({"warning": text})
+
     def _say(self, line: dict[str, object]) -> None:
         self._write(_encode(line) + b"\n")
 
@@ -129,18 +171,28 @@ class Asker(TwistedProtocol):
 
 
 class InspectFactory(Factory):
-    """Serves askers from one ``Inspection``."""
+    """Serves askers from one ``Inspection``; ``later`` ends those that take too long to read."""
 
     noisy = False
 
-    def __init__(self, inspection: Inspection, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        inspection: Inspection,
+        now: Callable[[], float],
+        later: Callable[[float, Callable[[], None]], object] = lambda _delay_s, _call: None,
+    ) -> None:
         self.inspection = inspection
         self.now = now
+        self.later = later
         self.askers = 0
 
     def buildProtocol(self, addr: object) -> Asker:  # noqa: ARG002
         """Make the protocol of one connection."""
         return Asker(self)
+
+
+def _nothing() -> None:
+    """No search to end."""
 
 
 def listen(reactor: IReactorUNIX, runtime_dir: Path, factory: InspectFactory) -> IListeningPort:

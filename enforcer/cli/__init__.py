@@ -23,6 +23,7 @@ _MODULES = {
     "explain": "explain",
     "blocked": "blocked",
     "grants": "grants",
+    "inventory": "inventory",
     "status": "status",
 }
 

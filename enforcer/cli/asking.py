@@ -1,18 +1,19 @@
 """Ask the running node, over the inspection socket of its ``runtimeDir``.
 
-Owns the connection: one JSON line out, JSON lines back. Never changes anything on the node; needs
-no privilege but to open that socket.
+Owns the connection: one JSON line out, JSON lines back; warnings among them go to standard error. Never
+changes anything on the node; needs no privilege but to open that socket.
 """
 
 from __future__ import annotations
 
 import json
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 from enforcer.cli.options import CommandFailure
-from enforcer.cli.output import Row
+from enforcer.cli.output import Row, safe
 
 ANSWER_WITHIN_S = 10.0
 
@@ -53,6 +54,8 @@ def _rows(lines: Any) -> Iterator[Row]:
             yield said["row"]
         elif "error" in said:
             raise CommandFailure(str(said["error"]))
-        else:
+        elif "warning" in said:
+            print(f"nameward: warning: {safe(str(said['warning']))}", file=sys.stderr)
+        elif "end" in said:
             return
     raise CommandFailure("the node ended before its answer did; ask again")

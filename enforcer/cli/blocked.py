@@ -10,8 +10,14 @@ import click
 
 from enforcer.cli.asking import ask
 from enforcer.cli.grants import pod_of, port_of, rule_of
-from enforcer.cli.options import DurationParameter, config_option, output_option, reader_settings
-from enforcer.cli.output import Column, Lines, Row, age, show
+from enforcer.cli.options import (
+    DurationParameter,
+    config_option,
+    node_option,
+    output_option,
+    reader_settings,
+)
+from enforcer.cli.output import NODE, Column, Lines, Row, age, show
 
 _SAME = ("kind", "namespace", "pod", "node", "name", "address", "protocol", "port", "policy", "rule")
 
@@ -41,14 +47,18 @@ def columns(now: datetime) -> tuple[Column, ...]:
         Column("RULE", rule_of, wide=True),
         Column("FIRST SEEN", lambda row: age(row["firstSeen"], now), wide=True, right=True),
         Column("POD IP", lambda row: row["podIP"], wide=True),
-        Column("NODE", lambda row: row["node"], wide=True),
+        NODE,
     )
 
 
-FOLLOWED = (
-    Column("SEEN", lambda row: row["lastSeen"]),
-    *(column for column in columns(datetime.now(UTC)) if "SEEN" not in column.title),
-)
+def followed(*, with_node: bool) -> tuple[Column, ...]:
+    """Return the columns of a listing that goes on."""
+    listed = (column for column in columns(datetime.now(UTC)) if "SEEN" not in column.title)
+    moment = Column("SEEN", lambda row: row["lastSeen"])
+    return (
+        moment,
+        *(column._replace(wide=False) if with_node and column is NODE else column for column in listed),
+    )
 
 
 def grouped(rows: Iterable[Row]) -> list[Row]:
@@ -73,13 +83,18 @@ def grouped(rows: Iterable[Row]) -> list[Row]:
     return sorted(groups.values(), key=lambda row: row["lastSeen"])
 
 
+def _is_shared(runtime_dir: str) -> bool:
+    """Say whether rows of other nodes may come."""
+    return any(row.get("redis", "off") != "off" for row in ask(runtime_dir, "status", local=True))
+
+
 @click.command()
 @click.option("--since", type=DurationParameter(), help="Only what was seen in this time, such as 1h.")
 @click.option("-n", "--namespace", default="", help="Only pods of this namespace.")
 @click.option("--pod", default="", help="Only the pod of this name.")
-@click.option("--node", default="", help="Only this node.")
 @click.option("--raw", is_flag=True, help="Each by itself, not grouped.")
 @click.option("-f", "--follow", is_flag=True, help="Go on, one line for each as it happens.")
+@node_option
 @output_option
 @config_option
 def blocked(
@@ -93,19 +108,26 @@ def blocked(
     output: str,
     config: str | None,
 ) -> None:
-    """List blocked lookups and denied packets, with the pod and the reason."""
+    """List blocked lookups and denied packets, with the pod and the reason; the latest last.
+
+    Where nodes share their state, those of all nodes.
+    """
     settings = reader_settings(config)
-    asked = {"namespace": namespace, "pod": pod, "sinceSeconds": since or 0.0, "raw": raw or follow}
-    rows: Iterable[Row] = (
-        row
-        for row in ask(settings.runtime_dir, "blocked", follow=follow, **asked)
-        if node in {"", row["node"]}
-    )
+    asked = {
+        "namespace": namespace,
+        "pod": pod,
+        "node": node,
+        "sinceSeconds": since or 0.0,
+        "raw": raw or follow,
+        "follow": follow,
+    }
+    rows = ask(settings.runtime_dir, "blocked", **asked)
     if follow:
         with suppress(KeyboardInterrupt):
-            lines = Lines(FOLLOWED, output)
+            with_node = output == "table" and not node and _is_shared(settings.runtime_dir)
+            lines = Lines(followed(with_node=with_node), output)
             for row in rows:
                 lines.row(row)
         return
-    found = rows if raw else grouped(rows)
+    found = sorted(rows, key=lambda row: str(row["lastSeen"])) if raw else grouped(rows)
     show(found, columns(datetime.now(UTC)), output, "Nothing was blocked.")

@@ -25,6 +25,7 @@ from enforcer.cli.options import (
     CommandFailure,
     UsageFailure,
     config_option,
+    node_option,
     output_option,
     reader_settings,
 )
@@ -64,15 +65,24 @@ def parse_target(text: str) -> Target:
 @click.argument("pod", metavar="NAMESPACE/POD")
 @click.argument("name", metavar="NAME[:PORT[/PROTO]]")
 @click.option("--manifests", metavar="DIR", multiple=True, help="Decide offline, by these manifests.")
+@node_option
 @output_option
 @config_option
 @click.pass_context
 def explain(
-    ctx: click.Context, *, pod: str, name: str, manifests: tuple[str, ...], output: str, config: str | None
+    ctx: click.Context,
+    *,
+    pod: str,
+    name: str,
+    manifests: tuple[str, ...],
+    node: str,
+    output: str,
+    config: str | None,
 ) -> None:
     """Say whether a pod may reach a name or address, by which policy and rule, or why not.
 
-    Exit code 0 if it may, 1 if not.
+    Decided by the policies that this node knows, wherever the pod is; what is open now is shown of the
+    pod's own node too, where its state is shared. Exit code 0 if it may, 1 if not.
     """
     settings = reader_settings(config)
     namespace, slash, pod_name = pod.partition("/")
@@ -82,8 +92,11 @@ def explain(
     if manifests:
         row = _offline(settings, config, manifests, pod, target)
     else:
-        asked = target._asdict() | {"namespace": namespace, "pod": pod_name}
-        row = next(ask(settings.runtime_dir, "explain", **asked))
+        asked = target._asdict() | {"namespace": namespace, "pod": pod_name, "node": node}
+        rows = list(ask(settings.runtime_dir, "explain", **asked))
+        if not rows:
+            raise CommandFailure("the node gave no answer; see nameward status")
+        row = rows[0]
     if output == "json":
         print(json.dumps(row))
     elif output == "yaml":
@@ -107,6 +120,7 @@ def _offline(settings: Settings, config: str | None, paths: tuple[str, ...], key
         "verdict": decision.verdict,
         "namespace": pod.namespace,
         "pod": pod.name,
+        "node": pod.node,
         "name": target.name or target.address,
         "port": target.port,
         "protocol": target.protocol,
@@ -125,9 +139,15 @@ def _show(row: Row) -> None:
     place = f"{row['name']} {port_of(row) if row['port'] is not None else ''}".rstrip()
     on.print(Text.assemble(f"{safe(pod_of({'podIP': '', **row}))} → {safe(place)}: ", verdict))
     by = "/".join(part for part in (row["policy"], row["rule"]) if part)
-    for word, value in (("by", by), ("reason", row["reason"]), ("nearest pattern", row["nearest"])):
+    for word, value in (
+        ("node", row.get("node")),
+        ("by", by),
+        ("reason", row["reason"]),
+        ("nearest pattern", row["nearest"]),
+    ):
         if value:
             on.print(Text(f"  {word}: {safe(value)}"))
     for grant in row["grants"]:
         left = span(grant["remainingSeconds"])
-        on.print(Text(f"  open now: {safe(grant['address'])} {safe(port_of(grant))}, {left} left"))
+        opened = "still recorded of a lost node" if grant.get("lost") else "open now"
+        on.print(Text(f"  {opened}: {safe(grant['address'])} {safe(port_of(grant))}, {left} left"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import click
 
 from enforcer.cli.asking import ask
-from enforcer.cli.options import config_option, output_option, reader_settings
-from enforcer.cli.output import Column, Row, show, span
+from enforcer.cli.options import config_option, node_option, output_option, reader_settings
+from enforcer.cli.output import NODE, Column, Row, show, span
 
 
 def pod_of(row: Row) -> str:
@@ -37,7 +39,7 @@ COLUMNS = (
     Column("POD IP", lambda row: row["podIP"], wide=True),
     Column("REALIZED", lambda row: row["realizedAt"], wide=True),
     Column("EXPIRES", lambda row: row["expiresAt"], wide=True),
-    Column("NODE", lambda row: row["node"], wide=True),
+    NODE,
     Column("UID", lambda row: row["uid"], wide=True),
 )
 
@@ -46,10 +48,19 @@ COLUMNS = (
 @click.option("-n", "--namespace", default="", help="Only pods of this namespace.")
 @click.option("--pod", default="", help="Only the pod of this name.")
 @click.option("--name", default="", help="Only because of this domain name.")
+@node_option
 @output_option
 @config_option
-def grants(namespace: str, pod: str, name: str, output: str, config: str | None) -> None:
-    """List live grants: pod, name, address, port, rule, remaining time."""
+def grants(*, namespace: str, pod: str, name: str, node: str, output: str, config: str | None) -> None:
+    """List live grants: pod, name, address, port, rule, remaining time.
+
+    Where nodes share their state, those of all nodes; what a lost node left is marked as lost.
+    """
     settings = reader_settings(config)
-    rows = ask(settings.runtime_dir, "grants", namespace=namespace, pod=pod, name=name.rstrip(".").lower())
+    asked = {"namespace": namespace, "pod": pod, "name": name.rstrip(".").lower(), "node": node}
+    rows: Iterable[Row] = ask(settings.runtime_dir, "grants", **asked)
+    if output in {"table", "wide"}:
+        rows = sorted(
+            rows, key=lambda row: (pod_of(row), row["name"], row["address"], str(row["port"]), row["node"])
+        )
     show(rows, COLUMNS, output, "No live grants: nothing that policies permit by name was resolved lately.")

@@ -69,6 +69,10 @@ output_option: Decorator = click.option(
     help="The form of the result.",
 )
 
+node_option: Decorator = click.option(
+    "--node", default="", help="Only this node.  [default: all, where their state is shared]"
+)
+
 
 def daemon_settings(config: str | None) -> tuple[str, Settings]:
     """Load the configuration that a daemon must have; returns its path too."""

@@ -27,13 +27,25 @@ _PADDING: PaddingDimensions = (0, 2, 0, 0)
 
 
 class Column(NamedTuple):
-    """One column: its title, its text for a row, whether only ``wide`` shows it, its color."""
+    """One column: its title, its text for a row, whether only ``wide`` shows it, its color.
+
+    ``among``: shown in a table too, if the rows differ there (the node of one node's rows is no news).
+    """
 
     title: str
     text: Callable[[Row], str]
     wide: bool = False
     style: Callable[[Row], str] = lambda _row: ""
     right: bool = False
+    among: bool = False
+
+
+def node_of(row: Row) -> str:
+    """Return the row's node, and whether that is lost."""
+    return f"{row['node']} (lost)" if row.get("lost") else str(row["node"])
+
+
+NODE = Column("NODE", node_of, wide=True, style=lambda row: "red" if row.get("lost") else "", among=True)
 
 
 def safe(text: str) -> str:
@@ -63,12 +75,22 @@ def show(rows: Iterable[Row], columns: Sequence[Column], output: str, nothing: s
     elif output == "yaml":
         show_yaml(rows)
     else:
-        _show_table(list(rows), shown_columns(columns, output), nothing)
+        listed = list(rows)
+        _show_table(listed, shown_columns(columns, output, listed), nothing)
 
 
-def shown_columns(columns: Sequence[Column], output: str) -> list[Column]:
-    """Return the columns of this form."""
-    return [column for column in columns if output == "wide" or not column.wide]
+def shown_columns(columns: Sequence[Column], output: str, rows: Sequence[Row] = ()) -> list[Column]:
+    """Return the columns of this form, for these rows."""
+    return [
+        column
+        for column in columns
+        if output == "wide" or not column.wide or (column.among and _differ(column, rows))
+    ]
+
+
+def _differ(column: Column, rows: Sequence[Row]) -> bool:
+    first = column.text(rows[0]) if rows else ""
+    return any(row.get("lost") or column.text(row) != first for row in rows)
 
 
 def show_json(rows: Iterable[Row]) -> None:

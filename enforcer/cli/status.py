@@ -1,4 +1,4 @@
-"""``nameward status``: does this node enforce, and what; what scripts wait for."""
+"""``nameward status``: does this node enforce, and what; do the others; what scripts wait for."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from enforcer.cli.options import (
     CommandFailure,
     DurationParameter,
     config_option,
+    node_option,
     output_option,
     reader_settings,
 )
-from enforcer.cli.output import Row, console, safe, show_json, show_yaml
+from enforcer.cli.output import Column, Row, console, node_of, safe, show
 
 _ASK_EVERY_S = 0.1
 _WORDS = {
@@ -35,25 +36,57 @@ _WORDS = {
 }
 
 
+def _state(row: Row) -> str:
+    if row.get("lost"):
+        return "lost"
+    return "enforcing" if row["enforcing"] else "NOT ENFORCING"
+
+
+def _problem(row: Row) -> str:
+    """Return the first problem, and how many more there are."""
+    problems = row["problems"]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{problems[0]}{more}" if problems else ""
+
+
+COLUMNS = (
+    Column("NODE", node_of),
+    Column("STATE", _state, style=lambda row: "green" if row["enforcing"] else "bold red"),
+    Column("POLICY HASH", lambda row: row["policyHash"]),
+    Column("GENERATION", lambda row: str(row["generation"]), wide=True, right=True),
+    Column("POLICIES", lambda row: str(row["policies"]), right=True),
+    Column("REJECTED", lambda row: str(row["rejectedPolicies"]), right=True),
+    Column("PODS", lambda row: str(row["pods"]), right=True),
+    Column("GRANTS", lambda row: str(row["grants"]), right=True),
+    Column("PENDING", lambda row: str(row["pending"]), right=True),
+    Column("REDIS", lambda row: row["redis"]),
+    Column("VERSION", lambda row: row["version"], wide=True),
+    Column("LAST REALIZED", lambda row: row["lastRealizedAt"] or "none", wide=True),
+    Column("PROBLEM", _problem, style=lambda _row: "yellow"),
+)
+
+
 @click.command()
-@click.option("--wait", type=DurationParameter(), help="Wait until the node enforces, so long at most.")
+@click.option("--wait", type=DurationParameter(), help="Wait until this node enforces, so long at most.")
+@node_option
 @output_option
 @config_option
 @click.pass_context
-def status(ctx: click.Context, wait: float | None, output: str, config: str | None) -> None:
-    """Show the state of this node. Exit code 0 only if it enforces."""
+def status(ctx: click.Context, *, wait: float | None, node: str, output: str, config: str | None) -> None:
+    """Show the state of this node; where nodes share their state, of all of them.
+
+    Exit code 0 only if every node that is shown enforces. With --wait this node alone counts.
+    """
     settings = reader_settings(config)
-    rows = (
-        _enforcing_within(settings.runtime_dir, wait) if wait else list(ask(settings.runtime_dir, "status"))
-    )
-    if output == "json":
-        show_json(rows)
-    elif output == "yaml":
-        show_yaml(rows)
+    if wait:
+        rows = _enforcing_within(settings.runtime_dir, wait)
     else:
-        for row in rows:
-            _show(row)
-    if not all(row["enforcing"] for row in rows):
+        rows = list(ask(settings.runtime_dir, "status", node=node))
+    if len(rows) == 1 and output in {"table", "wide"}:
+        _show(rows[0])
+    else:
+        show(rows, COLUMNS, output, "No such node.")
+    if not rows or not all(row["enforcing"] for row in rows):
         ctx.exit(EXIT_FAILED)
 
 
@@ -62,7 +95,7 @@ def _enforcing_within(runtime_dir: str, limit_s: float) -> list[Row]:
     while True:
         problems: list[str] = []
         try:
-            rows = list(ask(runtime_dir, "status"))
+            rows = list(ask(runtime_dir, "status", local=True))
             if rows and all(row["enforcing"] for row in rows):
                 return rows
             problems = [problem for row in rows for problem in row["problems"]]
@@ -76,7 +109,7 @@ def _enforcing_within(runtime_dir: str, limit_s: float) -> list[Row]:
 
 def _show(row: Row) -> None:
     on = console()
-    verdict = Text("enforcing", "bold green") if row["enforcing"] else Text("NOT ENFORCING", "bold red")
+    verdict = Text(_state(row), "bold green" if row["enforcing"] else "bold red")
     on.print(Text.assemble("state".ljust(20), verdict))
     for key, word in _WORDS.items():
         if key in row:

@@ -120,13 +120,14 @@ class TestBlocked:
     """``nameward blocked``."""
 
     def test_it_asks_for_what_was_filtered(self, nameward, node) -> None:
-        """The node filters; only --node is the command's own."""
-        nameward("blocked", "--since", "1h30m", "-n", "obot-mcp", "--pod", "crm-0", "--raw")
+        """The node filters."""
+        nameward("blocked", "--since", "1h30m", "-n", "obot-mcp", "--pod", "crm-0", "--node", "b", "--raw")
         assert node.asked == [
             {
                 "command": "blocked",
                 "namespace": "obot-mcp",
                 "pod": "crm-0",
+                "node": "b",
                 "sinceSeconds": 5400.0,
                 "raw": True,
                 "follow": False,
@@ -147,11 +148,6 @@ class TestBlocked:
         assert (crm["qtype"], crm["count"], crm["reason"]) == ("A,AAAA", 7, "latest")
         assert (crm["firstSeen"], crm["lastSeen"]) == ("2026-11-22T09:59:00.000Z", later["lastSeen"])
         assert len(nameward.json("blocked", "--raw")) == 4
-
-    def test_another_node_is_filtered_out(self, nameward, node, refusal) -> None:
-        """--node names the only one whose rows count."""
-        node.rows = [refusal(), refusal(node="node-b", pod="there")]
-        assert [row["pod"] for row in nameward.json("blocked", "--node", "node-b")] == ["there"]
 
     def test_a_packet_shows_its_destination(self, nameward, node, refusal) -> None:
         """Address and port, with the name where it is known; an undeclared pod by its address."""
@@ -236,7 +232,8 @@ class TestExplain:
         """NAME[:PORT[/PROTO]], and addresses."""
         node.rows = [EXPLAINED]
         nameward("explain", "obot-mcp/crm-0", text)
-        assert node.asked == [{"command": "explain", "namespace": "obot-mcp", "pod": "crm-0", **asked}]
+        expected = {"command": "explain", "namespace": "obot-mcp", "pod": "crm-0", "node": "", **asked}
+        assert node.asked == [expected]
 
     def test_a_denial_says_rule_reason_and_nearest(self, nameward, node) -> None:
         """And exits with 1."""

@@ -16,13 +16,13 @@ from tests.enforcer.rig import API, OTHER, Rig, permit, policy
 
 GRANT_FIELDS = (
     "namespace pod uid podIP node name address protocol port policy rule "
-    "realizedAt expiresAt remainingSeconds"
+    "realizedAt expiresAt remainingSeconds lost"
 )
 BLOCKED_FIELDS = (
     "kind namespace pod podIP node name qtype address protocol port policy rule reason "
-    "count firstSeen lastSeen"
+    "count firstSeen lastSeen lost"
 )
-EXPLAIN_FIELDS = "verdict namespace pod name port protocol policy rule reason nearest grants"
+EXPLAIN_FIELDS = "verdict namespace pod node name port protocol policy rule reason nearest grants"
 
 
 class _Asking:
