@@ -36,6 +36,10 @@ from enforcer.reconciler import Reconciler
 from enforcer.records import LogRecords
 from enforcer.revision import OnRevoke
 from enforcer.routes import Routes
+from enforcer.sharing.ledger import RedisLedger
+from enforcer.sharing.outbox import Outbox
+from enforcer.sharing.remote import TICK_S
+from enforcer.sharing.service import Here, Sharing
 from enforcer.sources.files import FilesSource
 from enforcer.watch import Watch, every
 from enforcer.way import rewrite_to, way_of_dns
@@ -79,7 +83,8 @@ class Wiring:
         self._kernel = Kernel()
         self._able = capabilities(self._kernel, self._folder / "able", boot_id)
         self._routes = routes or Routes()
-        self.ledger = MemoryLedger()
+        self.ledger = _ledger(settings)
+        self.sharing: Sharing | None = None
         self._blocked = BlockedRecords(settings.limits.blocked_records)
         self._replayed = replay(self._folder / "journal", boot_id)
         self._journal = Journal(self._folder / "journal", boot_id)
@@ -168,6 +173,32 @@ class Wiring:
             turn_done=self._turn_done,
         )
         self.source = self._files(settings)
+        self._share(settings)
+
+    def _share(self, settings: Settings) -> None:
+        """Join shared state, where there is any."""
+        redis, ledger = settings.state.redis, self.ledger
+        if redis is None or not isinstance(ledger, RedisLedger):
+            return
+        here = Here(
+            settings=lambda: self._settings,
+            snapshot=lambda: self.reconciler.snapshot,
+            status=self.node.status,
+            look_again=self._look_again,
+            asked=self.hub.came,
+        )
+        self.sharing = Sharing(
+            reactor=self._reactor,
+            redis=redis,
+            settings=settings,
+            ledger=ledger,
+            blocked=self._blocked,
+            records=self._records,
+            here=here,
+            failed=self._failed,
+        )
+        self.hub.elsewhere = self.sharing.remote
+        self.node.shared = self.sharing
 
     def _files(self, settings: Settings) -> FilesSource:
         policy = settings.policy
@@ -203,17 +234,24 @@ class Wiring:
             self._blocked,
             lambda: self.reconciler.snapshot,
             self.node.status,
+            elsewhere=self.sharing.view if self.sharing is not None else None,
         )
-        inspect.listen(self._reactor, self._folder, inspect.InspectFactory(inspection, now))
+        askers = inspect.InspectFactory(inspection, now, self._reactor.callLater)
+        inspect.listen(self._reactor, self._folder, askers)
         if self._settings.metrics.listen:
             address, port = parse_listen(self._settings.metrics.listen)
             pages = web.site(self.node.metrics.registry, lambda: self.node.missing)
             self._reactor.listenTCP(port, pages, interface=address)
+        if self.sharing is not None:
+            self.sharing.start()
+            every(self._reactor, TICK_S, self.sharing.remote.tick, self._failed)
         self.source.start(self.node.source_seen)
 
     def close(self) -> None:
         """Let go of everything; the kernel keeps what is open, the journal says why."""
         self.source.stop()
+        if self.sharing is not None:
+            self.sharing.stop()
         self.hub.stop()
         try:
             self._journal.close()
@@ -256,10 +294,20 @@ class Wiring:
         self._write_journal()
         self.hub.publish(snapshot.world)
         self._reactor.callLater(0, self.watch.check)
+        self._pods_changed()
 
     def _admitted(self) -> None:
         self._write_journal()
         self.hub.admitted()
+        self._pods_changed()
+
+    def _pods_changed(self) -> None:
+        if self.sharing is not None:
+            self.sharing.remote.pods_changed()
+
+    def _look_again(self) -> None:
+        self.source.look()
+        self.reconciler.host_changed()
 
     def _turn_done(self) -> None:
         self._write_journal()
@@ -274,6 +322,11 @@ class Wiring:
             self._records.tell(
                 "journal.failed", "error", reason=f"{error.strerror}; grants will not outlive us"
             )
+
+
+def _ledger(settings: Settings) -> MemoryLedger:
+    redis = settings.state.redis
+    return MemoryLedger() if redis is None else RedisLedger(Outbox(redis.pending_records, now))
 
 
 def _limits(settings: Settings) -> GrantLimits:
