@@ -1,9 +1,9 @@
 """A client that asks thousands of questions a second and connects to what it is told, as a program.
 
-Owns one process in a pod's namespace, started by ``Flood``, and its counts: lookups at a steady
-rate whatever the answers do (open loop), each repeated after a second as C libraries do, given up
-after five; answers are connected to. Judges nothing. Invariant: each question ends as exactly one
-of answered and lost.
+Owns one process in a pod's namespace, started by ``Flood``, and its counts: lookups at a steady rate
+until too many are open (a machine that is too slow for the rate shall not lose by it), each repeated
+after a second as C libraries do, given up after five; answers are connected to. Judges nothing.
+Invariant: each question ends as exactly one of answered and lost.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ Client(Plan(**json.loads(sys.argv[1]))).run()
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """What to ask whom. ``rate``: lookups a second; every ``connect_each``-th answer is connected to."""
+    """What to ask whom. ``rate``: lookups a second at most; ``most_open``: lookups not answered yet."""
 
     server: str
     names: Sequence[str]
     rate: float = 2000.0
-    connect_each: int = 1
+    most_open: int = 500
     port: int = places.SINK_PORT
 
 
@@ -61,17 +61,23 @@ class Counts:
     repeated: int = 0
     reached: int = 0
     unreached: int = 0
+    took_s: float = 0.0
     p50_ms: float = 0.0
     p99_ms: float = 0.0
     max_ms: float = 0.0
     failures: dict[str, int] = dataclasses.field(default_factory=dict)
     """How many replies were no answer, by response code; or TIMEOUT."""
 
+    @property
+    def rate(self) -> float:
+        """Lookups a second."""
+        return self.asked / self.took_s if self.took_s else 0.0
+
     def __sub__(self, earlier: Counts) -> Counts:
         """Return what came since ``earlier``; the times are this one's own."""
         rest = {
             key: getattr(self, key) - getattr(earlier, key)
-            for key in ("asked", "answered", "lost", "repeated", "reached", "unreached")
+            for key in ("asked", "answered", "lost", "repeated", "reached", "unreached", "took_s")
         }
         failures = {key: n - earlier.failures.get(key, 0) for key, n in self.failures.items()}
         return dataclasses.replace(self, **rest, failures={key: n for key, n in failures.items() if n})
@@ -147,6 +153,7 @@ class Client:
         self._open: dict[int, _Question] = {}
         self._connecting: dict[int, tuple[socket.socket, float]] = {}
         self._next = 0
+        self._started_at = 0.0
         self._stopping = False
 
     def _ask_socket(self) -> socket.socket:
@@ -161,14 +168,15 @@ class Client:
         """Ask until told to stop; each line on stdin is answered with the counts."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the lab's to obey
         self._poll.register(sys.stdin, select.EPOLLIN)
-        started_at = time.monotonic()
+        self._started_at = paced_at = time.monotonic()
         while not (self._stopping and not self._open and not self._connecting):
             for number, _ in self._poll.poll(_TICK_S):
                 self._ready(number)
             now = time.monotonic()
             if not self._stopping:
-                due = int((now - started_at) * self._plan.rate) - self.counts.asked
-                for _ in range(due):
+                due = int((now - paced_at) * self._plan.rate)
+                paced_at += due / self._plan.rate  # what is not asked now is not made up for
+                for _ in range(min(due, self._plan.most_open - len(self._open))):
                     self._ask(now)
             self._look_after(now)
         self._say(timed=True)
@@ -221,8 +229,7 @@ class Client:
             del self._open[int.from_bytes(reply[:2], "big")]
             self.counts.answered += 1
             self._times_s.append(now - question.asked_at)
-            if self.counts.answered % self._plan.connect_each == 0:
-                self._connect(reply, question, now)
+            self._connect(reply, question, now)
 
     def _failed(self, how: str) -> None:
         self.counts.failures[how] = self.counts.failures.get(how, 0) + 1
@@ -264,6 +271,7 @@ class Client:
             self._reached(opened, ok=False)
 
     def _say(self, *, timed: bool) -> None:
+        self.counts.took_s = round(time.monotonic() - self._started_at, 3)
         times_ms = sorted(time_s * 1000 for time_s in self._times_s) if timed else []
         if times_ms:
             self._times_s.clear()

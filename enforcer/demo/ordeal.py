@@ -6,9 +6,11 @@ Owns starting them together, the phases before, during and after, and the counts
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Callable
 from types import TracebackType
 
-from enforcer.demo import places
+from enforcer.demo import places, shared
 from enforcer.demo.failure import LabFailureError
 from enforcer.demo.flood import Counts, Flood, Plan
 from enforcer.demo.load import Siege
@@ -16,6 +18,10 @@ from enforcer.demo.pods import Transfer
 from enforcer.demo.processes import wait_until
 from enforcer.demo.scenes_nodes import LOAD_NAMES, NodesStage
 
+SAID_S = 2.0
+"""How long status may take to say that Redis is lost."""
+SLOWNESS = 3.0
+"""So many times as long is waited, on machines that are busy with other things; what it took is told."""
 PATIENCE_S = 20.0
 """Added for machines on which the load does not come to its rate."""
 
@@ -43,9 +49,9 @@ class Toll:
     def told(self) -> str:
         """Return one line for each phase, and one for the rest."""
         lines = [
-            f"{name}: {counts.asked} lookups, {counts.lost} lost, {counts.repeated} sent again, "
-            f"{counts.reached} reached, {counts.unreached} unreached, P50 {counts.p50_ms:.1f} ms, "
-            f"P99 {counts.p99_ms:.1f} ms, longest {counts.max_ms:.0f} ms"
+            f"{name}: {counts.asked} lookups, {counts.rate:.0f} a second, {counts.lost} lost, "
+            f"{counts.repeated} sent again, {counts.reached} reached, {counts.unreached} unreached, "
+            f"P50 {counts.p50_ms:.1f} ms, P99 {counts.p99_ms:.1f} ms, longest {counts.max_ms:.0f} ms"
             + (f", {counts.failures}" if counts.failures else "")
             for name, counts in self.phases.items()
         ]
@@ -94,9 +100,9 @@ class Ordeal:
         self._last = counts
 
     def lasts(self, seconds: float) -> None:
-        """Wait until so many seconds' worth of lookups were asked in this phase. Raises LabFailureError."""
-        wanted = self._last.asked + self._rate * seconds
-        if not wait_until(lambda: self._load.counts().asked >= wanted, 5 * seconds + PATIENCE_S, 0.05):
+        """Wait until the load has run for so many seconds since the phase began. Raises LabFailureError."""
+        until_s = self._last.took_s + seconds
+        if not wait_until(lambda: self._load.counts().took_s >= until_s, seconds + PATIENCE_S, 0.05):
             raise LabFailureError("the lookups have stopped")
 
     def __exit__(
@@ -119,3 +125,67 @@ class Ordeal:
             self._load.close()
             for transfer in self._transfers:
                 transfer.close()
+
+
+@dataclasses.dataclass(slots=True)
+class Endured:
+    """How a loss of Redis went. ``said_s``: until status said it, None if it never did."""
+
+    toll: Toll
+    said_s: float | None
+    problems: list[str]
+    redis_up: float
+    """``nameward_redis_up`` then."""
+    back_s: float | None
+    """Until Redis held the truth of every node again; None: not in time."""
+    difference: str
+
+    def told(self) -> str:
+        """Return all of it as a few lines."""
+        said = "never" if self.said_s is None else f"after {self.said_s:.2f} s ({'; '.join(self.problems)})"
+        back = "never" if self.back_s is None else f"after {self.back_s:.2f} s"
+        return f"said {said}, back {back} {self.difference}\n{self.toll.told()}"
+
+
+def endure(
+    stage: NodesStage,
+    strike: Callable[[], object],
+    mend: Callable[[], object],
+    heard: str = "lost",
+    *,
+    because: str = "",
+    during_s: float = 2.0,
+) -> Endured:
+    """Lose Redis under load for a while, get it back, and say how that went.
+
+    ``heard``: what node A's status has to say of Redis meanwhile, "" for anything; ``because``: words that
+    have to be among its problems then. Both are waited for longer than is promised: a busy machine is slow.
+    """
+
+    def is_said() -> bool:
+        row = stage.a.ward.status()
+        return heard in {"", row["redis"]} and because in " ".join(row["problems"])
+
+    with Ordeal(stage) as ordeal:
+        ordeal.lasts(1.5)
+        ordeal.phase("before")
+        strike()
+        struck_at = time.monotonic()
+        said = wait_until(is_said, SLOWNESS * SAID_S, 0.02)
+        said_s = time.monotonic() - struck_at
+        problems, redis_up = stage.a.ward.status()["problems"], stage.a.ward.metric("nameward_redis_up")
+        ordeal.lasts(during_s)
+        ordeal.phase("during")
+        mend()
+        mended_at = time.monotonic()
+        difference = shared.differences(stage.cluster, SLOWNESS * shared.AGREE_S)
+        back_s = time.monotonic() - mended_at
+        ordeal.phase("after")
+    return Endured(
+        toll=ordeal.toll,
+        said_s=said_s if said else None,
+        problems=problems,
+        redis_up=redis_up,
+        back_s=None if difference else back_s,
+        difference=difference,
+    )

@@ -206,7 +206,9 @@ def forged(stage: NodesStage, facts: Facts) -> None:
     for node in (stage.a, stage.b):
         rows = [row for row in node.ward.ask("grants") if row["address"] == places.ATTACKER4]
         facts.check(not rows, f"{node.place.name} lists {len(rows)} grants of it")
-    counted = wait_until(lambda: stage.b.ward.metric("nameward_shared_records_total", "forged") > 0, 3.0, 0.1)
+    counted = wait_until(
+        lambda: stage.b.ward.metric("nameward_remote_requests_total", "forged") > 0, 3.0, 0.1
+    )
     facts.check(counted, "counted as forged" if counted else "not counted")
     redis("DEL", key)
     kept = before <= {row["name"] for row in stage.b.ward.grants(pod.name)} or places.SHORT in before
