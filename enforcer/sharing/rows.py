@@ -59,7 +59,7 @@ def blocked_row(record: BlockedRecord, age_s: float, *, lost: bool) -> Row:
         "policy": short(record.policy),
         "rule": short(record.rule),
         "reason": short(record.reason),
-        "count": record.count,
+        "count": record.times,
         "firstSeen": seen,
         "lastSeen": seen,
         "lost": lost,
