@@ -29,8 +29,8 @@ ASKER_BURST = 500.0
 ADDRESSES_A_LETTER = 32
 """So many addresses of a request cost its asker one letter more."""
 MAX_ASKERS = 1024
-MAX_SESSIONS = 4
-"""Sessions remembered of one asker: its restarts."""
+MAX_SEEN = 64
+"""Remembered of one asker: its sessions (restarts) with our challenges, eight of which are valid."""
 MAX_QUEUED = 1024
 MAX_QUEUED_OF_ONE = 256
 MAX_TAKEN = 2048
@@ -53,16 +53,20 @@ class _Asker:
 
     def __init__(self, now: float) -> None:
         self.budget = Budget(ASKER_PER_S, ASKER_BURST, now)
-        self.seen: OrderedDict[str, int] = OrderedDict()
+        self.seen: OrderedDict[tuple[str, str], int] = OrderedDict()
         self.queue: deque[Asked] = deque()
 
-    def is_new(self, session: str, seq: int) -> bool:
-        """Say whether the letter is newer than all of its session, and remember it."""
-        if seq <= self.seen.get(session, -1):
+    def is_new(self, letter: Asked | Claimed) -> bool:
+        """Say whether the letter is newer than all of its session and challenge, and remember it.
+
+        With the challenge, so that a number somebody else made up ends with it.
+        """
+        key = letter.session, letter.challenge
+        if letter.seq <= self.seen.get(key, -1):
             return False
-        self.seen[session] = seq
-        self.seen.move_to_end(session)
-        if len(self.seen) > MAX_SESSIONS:
+        self.seen[key] = letter.seq
+        self.seen.move_to_end(key)
+        if len(self.seen) > MAX_SEEN:
             self.seen.popitem(last=False)
         return True
 
@@ -80,8 +84,8 @@ class Answering:
         disputed: Callable[[bytes], str],
         hold_timeout_s: Callable[[], float],
     ) -> None:
-        self._me, _, self._keyring, _ = ground[:4]
-        self._peers, self._streams, self._now, self._counts = ground[4:]
+        self._me, self._keys, self._keyring, _ = ground[:4]
+        _, self._streams, self._now, self._counts = ground[4:]
         self._challenges = challenges
         self._snapshot = snapshot
         self._claimed = claimed
@@ -150,7 +154,7 @@ class Answering:
             counts["challenge"] += 1
             if isinstance(letter, Asked):
                 self._ack(letter, (), 0.0, 0, "the challenge is not known")
-        elif not asker.is_new(letter.session, letter.seq):
+        elif not asker.is_new(letter):
             counts["replayed"] += 1
         elif age_ms > self._hold_timeout_s() * 1000:
             counts["stale"] += 1
@@ -197,7 +201,7 @@ class Answering:
     def _ack(
         self, asked: Asked, outcomes: tuple[Outcome, ...], remaining_s: float, generation: int, reason: str
     ) -> None:
-        stream = self._peers.keys(asked.node).acks
+        stream = self._keys.of(asked.node).acks
         ack = Acked(
             asked.id, self._me.node, asked.node, asked.session, outcomes, remaining_s, generation, reason
         )

@@ -114,16 +114,34 @@ def test_a_stolen_record_of_an_earlier_run_of_the_owner(owner: Node) -> None:
 
 def test_a_stolen_record_of_an_earlier_run_of_the_asker(owner: Node) -> None:
     """Its session is remembered beside the new one; so many sessions are, and the challenge ends the rest."""
-    old = [letter(owner, 5, session=f"5e55{each}") for each in range(answering.MAX_SESSIONS)]
+    old = [letter(owner, 5, session=f"5e55{each}") for each in range(4)]
     for each in old:
         write(owner, each)
     for each in old:
         write(owner, each)
-    assert counts(owner)["replayed"] == answering.MAX_SESSIONS
+    assert counts(owner)["replayed"] == 4
     for _ in range(8):
         owner.beat()
     write(owner, old[0]._replace(session="0ther", seq=9))
     assert counts(owner)["challenge"] == 1
+
+
+def test_a_number_made_up_for_somebody_else_ends_with_its_challenge(owner: Node) -> None:
+    """A compromised node writes the largest number in node-b's name: node-b is refused for seconds only."""
+    write(owner, letter(owner, 10**17 - 1))
+    write(owner, letter(owner, 2))
+    assert counts(owner)["replayed"] == 1
+    owner.beat()
+    write(owner, letter(owner, 3))
+    assert acks(owner)[-1] == ("realized",)
+
+
+def test_what_was_seen_is_bounded(owner: Node) -> None:
+    """Any number of sessions in one asker's name."""
+    for number in range(answering.MAX_SEEN + 50):
+        write(owner, letter(owner, 1, session=f"s{number}"))
+    (asker,) = owner.remote._answering._askers.values()
+    assert len(asker.seen) == answering.MAX_SEEN
 
 
 def test_an_old_letter_is_not_answered(owner: Node) -> None:

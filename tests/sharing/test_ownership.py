@@ -264,6 +264,7 @@ def test_problems_are_bounded(tmp_path: Path) -> None:
     problems = cluster["node-a"].remote.problems
     assert len(problems) == ownership.PROBLEMS + 1
     assert problems[-1].startswith(f"{len(pods) - ownership.PROBLEMS} more")
+    assert cluster["node-a"].looked == 2
 
 
 def test_claims_are_made_again_after_a_flush(cluster: Cluster) -> None:
