@@ -31,6 +31,7 @@ from policy.world import World
 from tests.sharing.shown import CLUSTER, GRANT_S, SharingNode, Turns
 
 PAGE = Path(__file__).parents[2] / "docs" / "redis.md"
+SHARING = PAGE.parents[1] / "enforcer" / "sharing"
 HOST = "redis.example.com"
 WRITE = os.environ.get("NAMEWARD_WRITE_PAGE") == "1"
 
@@ -264,11 +265,9 @@ def permitted(user: str) -> set[str]:
 
 def test_the_line_has_no_more_than_the_door_tests() -> None:
     """At every connection the door tries what it will send; the line permits that, and nothing else."""
-    tested = {
-        command[0].decode().lower()
-        for command in finding.tested_commands(b"nameward:c:{n}:node", is_cluster=False)
-    }
-    assert permitted("nameward") == tested | {"time", "multi", "exec", "discard"}
+    needed = finding.needed_commands(b"nameward:c:{n}:node", is_cluster=False)
+    names = {command[0].decode().lower() for command in (*needed, *((each,) for each in finding.ALWAYS))}
+    assert permitted("nameward") == names
 
 
 def test_all_that_a_node_does_is_permitted(page: Page) -> None:
@@ -319,6 +318,15 @@ def test_all_that_a_node_does_is_permitted(page: Page) -> None:
     for node in (asker, owner):
         node.stop()
     assert page.store.cli("ACL", "LOG") == ""
+
+
+def test_the_troubles_of_the_page_are_those_of_the_code() -> None:
+    """What the page quotes is what some module says."""
+    table = PAGE.read_text().partition("\n## When something is wrong\n")[2]
+    quoted = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+    assert len(quoted) > 20
+    code = " ".join(path.read_text() for path in sorted(SHARING.glob("*.py")))
+    assert [words for words in quoted if words not in code] == []
 
 
 REFUSED = (
