@@ -86,7 +86,7 @@ class Following:
         self._places: dict[str, _Place] = {}
         self._since_ms: int | None = None
         self._roll_at = float("-inf")
-        self._is_looking = False
+        self._is_on = False
         self._is_lost = False
         self.doubts: Counter[str] = Counter()
 
@@ -97,16 +97,16 @@ class Following:
         follower = _Follower(request, take, warn)
         self._followers.append(follower)
         self._is_lost = False
-        self._look()
+        if not self._is_on:
+            self._is_on = True
+            self._look()
         return lambda: self._followers.remove(follower)
 
     def _look(self) -> None:
-        if self._is_looking:
-            return
         if not self._followers:
             self._places, self._since_ms, self._roll_at = {}, None, float("-inf")
+            self._is_on = False
             return
-        self._is_looking = True
         began_at = self._asks.now()
         with_roll = began_at - self._roll_at >= ROLL_EVERY_S
         if with_roll:
@@ -114,11 +114,10 @@ class Following:
         places, since_ms = self._places, self._since_ms
         self._asks.ask(
             lambda reader, keys, keyring: look(reader, keys, keyring, places, since_ms, with_roll=with_roll),
-            lambda said: self._looked(said, began_at),
+            lambda said: self._looked(said, began_at, with_roll=with_roll),
         )
 
-    def _looked(self, said: Look | str, began_at: float) -> None:
-        self._is_looking = False
+    def _looked(self, said: Look | str, began_at: float, *, with_roll: bool) -> None:
         self._later(max(PAUSE_S, self._asks.now() - began_at), self._look)
         if isinstance(said, str):
             self._roll_at = float("-inf")
@@ -129,7 +128,8 @@ class Following:
         if self._is_lost:
             self._is_lost = False
             self._warn("Redis is back: all nodes are followed again")
-        self._since_ms = said.redis_ms
+        if with_roll:
+            self._since_ms = said.redis_ms
         self.doubts.update(said.doubts)
         for row in said.rows:
             for follower in tuple(self._followers):
@@ -154,7 +154,7 @@ def look(
 ) -> Look:
     """Read on in every stream (in a thread: nobody else has ``places`` meanwhile).
 
-    A node that is new begins at ``since_ms``, the clock of the look before; at the first look, now.
+    A node that is new begins at ``since_ms``, when the roll was read before; at the first look, now.
     """
     found, doubts = Look([], 0, Counter(), reader.time_ms()), Counter[str]()
     left_out = 0
