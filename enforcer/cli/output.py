@@ -89,8 +89,7 @@ def shown_columns(columns: Sequence[Column], output: str, rows: Sequence[Row] = 
 
 
 def _differ(column: Column, rows: Sequence[Row]) -> bool:
-    first = column.text(rows[0]) if rows else ""
-    return any(row.get("lost") or column.text(row) != first for row in rows)
+    return any(row.get("lost") for row in rows) or len({column.text(row) for row in rows} - {""}) > 1
 
 
 def show_json(rows: Iterable[Row]) -> None:
