@@ -122,7 +122,7 @@ class Store:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        if not wait_until(self._answers, _START_S):
+        if not wait_until(lambda: not self.runs or self._answers(), _START_S) or not self.runs:
             said = self.log()
             self.stop()
             raise LabFailureError(f"Redis did not start: {said[-400:]}")
@@ -144,6 +144,8 @@ class Store:
     def freeze(self) -> None:
         """Stop it with SIGSTOP: the kernel goes on accepting connections, nobody answers."""
         os.kill(self.pid, signal.SIGSTOP)
+        stat = Path(f"/proc/{self.pid}/stat")
+        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", _START_S, 0.001)
 
     def thaw(self) -> None:
         """Let a frozen one go on."""

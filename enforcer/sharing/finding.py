@@ -20,10 +20,10 @@ _NEVER = b"probe"
 """Ends the keys of the test; nobody ever writes them."""
 
 
-def tested_commands(home: bytes, *, is_cluster: bool) -> list[tuple[bytes, ...]]:
+def needed_commands(home: bytes, *, is_cluster: bool) -> list[tuple[bytes, ...]]:
     """Return one of each command that is ever sent, for keys beside ``home``.
 
-    What an ACL user needs (docs/redis.md) is these, and TIME, MULTI, EXEC, DISCARD.
+    What an ACL user needs (docs/redis.md) is these, and ``ALWAYS``.
     """
     key = home + b":" + _NEVER
     other = key if is_cluster else home.split(b"{", 1)[0] + _NEVER
@@ -44,6 +44,10 @@ def tested_commands(home: bytes, *, is_cluster: bool) -> list[tuple[bytes, ...]]
         (b"XREAD", b"STREAMS", key, b"0"),
         (b"SCAN", b"0", b"COUNT", b"1"),
     ]
+
+
+ALWAYS = (b"TIME", b"MULTI", b"EXEC", b"DISCARD")
+_AFTERWARDS = ((b"DISCARD",), (b"MULTI",), (b"EXEC",))
 
 
 def write_probe(home: bytes) -> bytes:
@@ -78,7 +82,7 @@ def _follow(address: Address, opened: Opened, home: bytes, *, is_cluster: bool) 
         line = opened(address)
         try:
             redis_ms = _begun(line)
-            target = _tested(line, tested_commands(home, is_cluster=is_cluster), is_cluster=is_cluster)
+            target = _tested(line, needed_commands(home, is_cluster=is_cluster), is_cluster=is_cluster)
         except Lost:
             line.close()
             raise
@@ -102,9 +106,9 @@ def _begun(line: Line) -> int:
 
 def _tested(line: Line, commands: Sequence[tuple[bytes, ...]], *, is_cluster: bool) -> Address | None:
     """Queue one of each command and discard them; return the server that has the keys, if another does."""
-    line.send(b"".join(packed(*command) for command in (*commands, (b"DISCARD",))))
-    replies = line.replies(len(commands) + 1)
-    for reply, command in zip(replies, (*commands, (b"DISCARD",)), strict=True):
+    sent = (*commands, *_AFTERWARDS)
+    line.send(b"".join(packed(*command) for command in sent))
+    for reply, command in zip(line.replies(len(sent)), sent, strict=True):
         if is_cluster and isinstance(reply, RedisSaid):
             target = moved_to(reply, line.address)
             if target is not None:
@@ -174,7 +178,9 @@ class Sentinels:
             case [bytes() as host, bytes() as port] if port.isdigit() and 0 < int(port[:6]) < 65536:
                 return Address(host.decode("ascii", "replace"), int(port))
             case RedisSaid():
-                found = worst((reply,), f"Sentinel {self._line.address}")
+                found = (
+                    None if "unknown command" in reply else worst((reply,), f"Sentinel {self._line.address}")
+                )
                 text = found or f"the server at {self._line.address} is no Sentinel: {printable(reply)}"
                 raise Lost(text, found.reason if found else "answer")
         raise Lost(

@@ -135,11 +135,17 @@ class TooLarge(Lost):
 class _Tls(SSLConnection):
     """TLS that trusts ``caFile`` alone where there is one."""
 
+    is_greeting = False
+    """The handshake has begun, and not ended."""
+
     def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
         context = ssl.create_default_context(cafile=self.ca_certs or None)
         if self.certfile:
             context.load_cert_chain(self.certfile, self.keyfile or None)
-        return context.wrap_socket(sock, server_hostname=self.host)
+        self.is_greeting = True
+        greeted = context.wrap_socket(sock, server_hostname=self.host)
+        self.is_greeting = False
+        return greeted
 
 
 class _Unix(UnixDomainSocketConnection):
@@ -191,8 +197,9 @@ class Line:
             self._sock().settimeout(TIMEOUT_S)
             self._sock().sendall(packed_commands)
         except OSError as error:
+            lost = self._lost(self._why_refused(error))
             self.close()
-            raise self._lost(error) from None
+            raise lost from None
 
     def replies(
         self, count: int, limit_bytes: int = LARGEST_REPLY_BYTES, timeout_s: float = TIMEOUT_S
@@ -224,6 +231,15 @@ class Line:
         """Let go of the socket; only the thread that uses it may."""
         self._connection.disconnect()
 
+    def _why_refused(self, error: OSError) -> OSError:
+        """Return what a server that closed within TLS said before: with TLS 1.3 that is read, not written."""
+        if self._login.tls is not None and not self._replies.has_heard:
+            try:
+                self._sock().recv(1)
+            except OSError as said:
+                return said
+        return error
+
     def _sock(self) -> socket.socket:
         sock: socket.socket | None = self._connection._get_socket()
         if sock is None:
@@ -238,6 +254,10 @@ class Line:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError) and cause.__context__ is not None:
             cause = cause.__context__
+        if getattr(self._connection, "is_greeting", False) and isinstance(cause, TimeoutError):
+            return self._refused(
+                "gave no answer in TLS", "is it frozen, or no TLS port (redis://)?", "timeout"
+            )
         if isinstance(error, ClientTimeoutError) or isinstance(cause, TimeoutError | BlockingIOError):
             return self._refused(
                 f"gave no answer for {TIMEOUT_S:g} s", "is it frozen, or the way cut?", "timeout"
@@ -304,6 +324,7 @@ _TLS = (
     ("wrong_version_number", "does not speak TLS", "write redis:// without s, or its TLS port"),
     ("eof", "closed the connection within TLS", "is it the TLS port? its log says why"),
     ("key_values_mismatch", "was not asked: certFile and keyFile do not belong together", "correct them"),
+    ("no_certificate", "was not asked: caFile or certFile is no certificate in PEM", "correct them"),
     ("pem", "was not asked: caFile, certFile or keyFile is no PEM", "correct them"),
 )
 

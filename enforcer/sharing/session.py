@@ -197,13 +197,13 @@ class Session:
         self._writer.send(b"".join((_TIME, _MULTI, *(work.payload for work in works), _EXEC)))
         queued = self._writer.replies(count + 2)
         self._note(self._writer, queued)
-        done = self._writer.replies(1)[0]
+        [done] = self._writer.replies(1)
+        self._end_by(self._writer, (done,))
         if not isinstance(done, list) or len(done) != count:
             said = next(
                 (reply for reply in (*queued, done) if isinstance(reply, RedisSaid)), RedisSaid("nothing")
             )
             raise Lost(f"Redis at {self._writer.address} refuses a transaction ({printable(said)})", "answer")
-        self._end_by(self._writer, done)
         answers, start = [], 0
         for work in works:
             answers.append((work.ticket, done[start : start + work.commands]))

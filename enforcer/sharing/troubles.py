@@ -91,6 +91,7 @@ def printable(text: str) -> str:
 
 def said_trouble(said: str, where: str) -> Trouble | None:
     """Return the trouble that an error reply means for everything, None if it is about one command."""
+    said = said.removeprefix("EXECABORT Transaction discarded because of: ")
     word = said.split(" ", 1)[0]
     known = _ENDING.get(word)
     if known is None and word == "ERR":
