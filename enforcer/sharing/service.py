@@ -87,12 +87,17 @@ class Sharing:
             reactor=reactor,
             failed=failed,
         )
-        self.publisher = Publisher(
+        self.publisher = self._publishing(reactor, session, blocked)
+        self.remote = self._asking_others(session)
+        self.view = View(self.door, self.keys, self.keyring, now=now, later=reactor.callLater)
+
+    def _publishing(self, reactor: MonotonicReactor, session: str, blocked: BlockedRecords) -> Publisher:
+        return Publisher(
             door=self.door,
             keys=self.keys,
             keyring=self.keyring,
-            ledger=ledger,
-            facts=lambda: facts_of(here.status(), self._started_at),
+            ledger=self._ledger,
+            facts=lambda: facts_of(self._here.status(), self._started_at),
             pods=self._pods_here,
             blocked=blocked,
             session=session,
@@ -102,21 +107,21 @@ class Sharing:
             later=reactor.callLater,
             randomness=secrets.token_bytes,
         )
-        self.remote = Remote(
+
+    def _asking_others(self, session: str) -> Remote:
+        return Remote(
             keys=self.keys,
             session=session,
             keyring=self.keyring,
             door=self.door,
             challenges=lambda: self.publisher.challenges,
-            snapshot=here.snapshot,
-            held=lambda: {source: each.identity.uid for source, each in ledger.accounts.items()},
-            look_again=here.look_again,
-            hold_timeout_s=lambda: here.settings().dns.hold_timeout_s,
+            snapshot=self._here.snapshot,
+            held=lambda: {source: each.identity.uid for source, each in self._ledger.accounts.items()},
+            look_again=self._here.look_again,
+            hold_timeout_s=lambda: self._here.settings().dns.hold_timeout_s,
             now=now,
-            came=here.asked,
+            came=self._here.asked,
         )
-
-        self.view = View(self.door, self.keys, self.keyring, now=now, later=reactor.callLater)
 
     def start(self) -> None:
         """Begin; Redis may be there or not."""
