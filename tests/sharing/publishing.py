@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from redis.exceptions import ResponseError
@@ -21,6 +21,7 @@ from enforcer.sharing.ledger import RedisLedger
 from enforcer.sharing.outbox import Outbox
 from enforcer.sharing.pods import PodFacts
 from enforcer.sharing.publisher import Publisher
+from enforcer.sharing.reasons import reasons_left
 from enforcer.sharing.resp import packed
 from enforcer.sharing.seal import Keyring, check
 from enforcer.sharing.troubles import Trouble
@@ -171,7 +172,7 @@ class NearDoor:
         if self.refuses or not commands:
             return [ResponseError("ERR no")] * len(commands)
         wire = self._connection
-        wire.send_packed_command([packed(b"MULTI"), *commands, packed(b"EXEC")])
+        wire.send_packed_command([packed(b"MULTI"), *map(unhurried, commands), packed(b"EXEC")])
         for _ in range(len(commands) + 1):
             wire.read_response()
         replies: list[Any] = list(wire.read_response())  # type: ignore[arg-type]
@@ -187,6 +188,18 @@ class NearDoor:
             self.ends.pop(parts[1], None)
 
 
+SLOWED = 1000
+"""Redis's own clock must not end what the test's clock has not: its lives are so many times longer."""
+
+
+def unhurried(command: bytes) -> bytes:
+    """A command as the test's Redis gets it."""
+    parts = parts_of(command)
+    if parts[0] != b"PEXPIRE":
+        return command
+    return packed(b"PEXPIRE", parts[1], b"%d" % (int(parts[2]) * SLOWED))
+
+
 def parts_of(command: bytes) -> tuple[bytes, ...]:
     """Read a packed command."""
     parts = []
@@ -196,6 +209,32 @@ def parts_of(command: bytes) -> tuple[bytes, ...]:
         parts.append(rest[: int(size[1:])])
         rest = rest[int(size[1:]) + 2 :]
     return tuple(parts)
+
+
+CLOSE_S = 0.2
+"""Instants so close are the same: texts are rounded, and a write takes a turn or two."""
+
+
+class Shown(NamedTuple):
+    """What is said of one grant; instants are the test's."""
+
+    pod: str
+    uid: str
+    pod_ip: str
+    address: str
+    session: str
+    until: float
+    reasons: dict[Reason, float]
+
+    def is_like(self, other: Shown, now: float) -> bool:
+        """Say whether both say the same, rounding apart."""
+        ends = {each: (self.reasons.get(each, now), other.reasons.get(each, now))
+                for each in {**self.reasons, **other.reasons}}  # fmt: skip
+        return (
+            self[:5] == other[:5]
+            and abs(self.until - other.until) < CLOSE_S
+            and all(abs(max(one, now) - max(two, now)) < CLOSE_S for one, two in ends.values())
+        )
 
 
 class SharingNode:
@@ -250,46 +289,53 @@ class SharingNode:
 
     # --- comparison --------------------------------------------------------------------------------
 
-    def wanted(self) -> dict[bytes, tuple[object, ...]]:
+    def wanted(self) -> dict[bytes, Shown]:
         """What Redis should say of each live grant."""
         now = self.clock()
-        found: dict[bytes, tuple[object, ...]] = {}
+        found: dict[bytes, Shown] = {}
         for account in self.ledger.accounts.values():
             for holding in account.holdings():
-                if holding.until <= now:
-                    continue
-                live = {reason for reason, until in holding.reasons.items() if until > now}
-                opens = holding.opens
-                found[self.keys.grant(holding.key[0], holding.key[1])] = (
-                    account.identity.key,
-                    account.identity.uid,
-                    from_packed(opens.pod),
-                    from_packed(opens.destination),
-                    self.session,
-                    frozenset(live),
-                    round(holding.until, 1),
-                )
+                if holding.until > now:
+                    opens = holding.opens
+                    found[self.keys.grant(holding.key[0], holding.key[1])] = Shown(
+                        account.identity.key,
+                        account.identity.uid,
+                        from_packed(opens.pod),
+                        from_packed(opens.destination),
+                        self.session,
+                        holding.until,
+                        dict(holding.reasons),
+                    )
         return found
 
-    def shared(self) -> dict[bytes, tuple[object, ...]]:
+    def shared(self) -> dict[bytes, Shown]:
         """What Redis says, each record with a sound seal."""
-        found: dict[bytes, tuple[object, ...]] = {}
+        now = self.clock()
+        found: dict[bytes, Shown] = {}
         for key in self.door.redis.scan_iter(self.keys.pattern("grant")):
             record = self.record(key)
-            left_s = self.door.ends[key] - self.clock()
-            longest = max((each.remaining_s for each in record.reasons), default=0.0)
-            live = {
-                Reason(*each[:3]) for each in record.reasons if each.remaining_s - longest + left_s > 0.15
-            }
-            found[key] = (
+            reasons = reasons_left(record.reasons, self.door.ends[key] - now)
+            found[key] = Shown(
                 f"{record.namespace}/{record.pod}",
                 record.uid,
                 record.pod_ip,
                 record.address,
                 record.session,
-                frozenset(live),
-                round(self.door.ends[key], 1),
+                self.door.ends[key],
+                {Reason(*each[:3]): now + each.remaining_s for each in reasons},
             )
+        return found
+
+    def differences(self) -> dict[bytes, tuple[Shown | None, Shown | None]]:
+        """Where Redis and the ledger are apart, but for what ends just now."""
+        now = self.clock()
+        shared, wanted = self.shared(), self.wanted()
+        found: dict[bytes, tuple[Shown | None, Shown | None]] = {}
+        for key in {**shared, **wanted}:
+            one, other = shared.get(key), wanted.get(key)
+            until = max(each.until for each in (one, other) if each is not None)
+            if until > now + CLOSE_S and not (one and other and one.is_like(other, now)):
+                found[key] = one, other
         return found
 
     def record(self, key: bytes) -> GrantRecord:

@@ -29,7 +29,7 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
     node.run(0.5)
     yield node.ledger
     node.run(0.5)
-    assert node.shared() == node.wanted()
+    assert node.differences() == {}
     node.run(200.0)
     assert node.shared() == node.wanted() == {}
     node.close()
