@@ -13,7 +13,7 @@ from enforcer.sharing import rows
 from enforcer.sharing.entries import Entry
 from enforcer.sharing.formats import BlockedRecord, blocked_from, grant_from, pod_from
 from enforcer.sharing.keys import address_text, place_of
-from enforcer.sharing.reading import MAX_KEYS, MAX_ROWS, Node, Read, Reader, Reading, Task
+from enforcer.sharing.reading import MAX_ROWS, Node, Read, Reader, Reading, Task
 from enforcer.sharing.troubles import Lost
 from policy.addresses import to_packed
 
@@ -55,7 +55,7 @@ def _read(reading: Reading) -> Read:
 def _read_grants(reading: Reading, nodes: Nodes) -> None:
     request, seen = reading.task.request, set[bytes]()
     for pattern in _patterns(reading.task, "grant"):
-        for batch in reading.batches(reading.reader.scan(pattern, MAX_KEYS)):
+        for batch in reading.batches(pattern):
             keys = _others(reading, batch)
             found = reading.reader.hashes(keys), reading.reader.pttls(keys)
             for key, fields, left_ms in zip(keys, *found, strict=True):
@@ -76,7 +76,7 @@ def _read_pods(reading: Reading, nodes: Nodes) -> None:
     request = reading.task.request
     pods: dict[tuple[str, str, str], Row] = {}
     for pattern in _patterns(reading.task, "pod"):
-        for batch in reading.batches(reading.reader.scan(pattern, MAX_KEYS)):
+        for batch in reading.batches(pattern):
             keys = _others(reading, batch)
             for key, fields in zip(keys, reading.reader.hashes(keys), strict=True):
                 record = reading.believed(key, fields, pod_from) if fields else None

@@ -39,18 +39,23 @@ class Reader:
     def scan(self, pattern: bytes, limit: int) -> list[bytes]:
         """Return at most ``limit`` keys that match, each once, of all servers."""
         found: dict[bytes, None] = {}
+        for page in self.pages(pattern):
+            found.update(dict.fromkeys(page))
+            if len(found) >= limit:
+                break
+        return list(found)[:limit]
+
+    def pages(self, pattern: bytes) -> Iterator[list[bytes]]:
+        """Yield the keys that match, of all servers, page by page; a key may come twice."""
         for master in self._fleet.masters():
-            cursor = b"0"
-            while True:
-                reply = self._ask(master, b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCAN_COUNT)
-                match reply:
+            cursor = b""
+            while cursor != b"0":
+                asked = (b"SCAN", cursor or b"0", b"MATCH", pattern, b"COUNT", _SCAN_COUNT)
+                match self._ask(master, *asked):
                     case [bytes() as cursor, list() as keys]:
-                        found.update((key, None) for key in keys if isinstance(key, bytes))
+                        yield [key for key in keys if isinstance(key, bytes)]
                     case _:
                         raise Malformed("the reply to SCAN")
-                if cursor == b"0" or len(found) >= limit:
-                    break
-        return list(found)[:limit]
 
     def hashes(
         self, keys: Sequence[bytes], limit_bytes: int = LARGEST_HASH_BYTES
@@ -159,9 +164,10 @@ class Reader:
         return self._fleet.line_for(b"").address
 
     def _ask(self, address: Address, *command: bytes) -> Reply:
+        left_s = self._left_s()
         line = self._fleet.line(address)
         line.send(packed(*command))
-        return self._checked(line.replies(1, timeout_s=self._left_s()))[0]
+        return self._checked(line.replies(1, timeout_s=left_s))[0]
 
     def _left_s(self) -> float:
         left_s = self._until - time.monotonic()

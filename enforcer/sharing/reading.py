@@ -36,8 +36,8 @@ _NARROW = "narrow with --node, --namespace or --pod"
 class Reader(Protocol):
     """What a thread of the door can read; every call ends after a second at most."""
 
-    def scan(self, pattern: bytes, limit: int, /) -> Sequence[bytes]:
-        """Return keys that match, at most so many."""
+    def pages(self, pattern: bytes, /) -> Iterable[list[bytes]]:
+        """Yield the keys that match, page by page; some may come twice."""
 
     def hashes(self, keys: Sequence[bytes], limit_bytes: int = ..., /) -> Sequence[Mapping[bytes, bytes]]:
         """Return the hashes of the keys; empty where there is none, something else, or far too much."""
@@ -143,12 +143,19 @@ class Reading:
             return False
         return not self.task.stopped()
 
-    def batches(self, keys: Iterable[bytes]) -> Iterator[list[bytes]]:
-        """Yield keys, so many that their records are one wait for Redis, while there is room and time."""
-        left = iter(keys)
-        while self.may_go_on() and (batch := list(islice(left, BATCH))):
-            self._keys += len(batch)
-            yield batch
+    def batches(self, pattern: bytes) -> Iterator[list[bytes]]:
+        """Yield keys that match, so many that their records are one wait for Redis, while there is time."""
+        waiting: list[bytes] = []
+        for page in self.reader.pages(pattern):
+            waiting += page
+            while len(waiting) >= BATCH and self.may_go_on():
+                batch, waiting = waiting[:BATCH], waiting[BATCH:]
+                self._keys += BATCH
+                yield batch
+            if not self.may_go_on():
+                break
+        if waiting and self._count < MAX_ROWS and not self.task.stopped():
+            yield waiting[:BATCH]
 
     def believed(
         self, key: bytes, fields: Mapping[bytes, bytes], read: Callable[[bytes, Mapping[bytes, bytes]], T]

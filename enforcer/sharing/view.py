@@ -45,7 +45,9 @@ class Door(Protocol):
     def trouble(self) -> str:
         """Say what is wrong with it."""
 
-    def ask(self, work: Callable[[Reader], T], done: Callable[[T | str], None], /) -> None:
+    def ask(
+        self, work: Callable[[Reader], T], done: Callable[[T | str], None], deadline_s: float = ..., /
+    ) -> None:
         """Read in a thread; ``done`` gets what ``work`` returned, or a sentence (``Trouble``)."""
 
 
@@ -145,7 +147,11 @@ class View:
             until=began_at + READ_FOR_S,
             stopped=lambda: search.is_done,
         )
-        self._door.ask(lambda reader: read(reader, task), lambda said: self._was_read(search, said, began_at))
+        self._door.ask(
+            lambda reader: read(reader, task),
+            lambda said: self._was_read(search, said, began_at),
+            READ_FOR_S + 1.0,  # what it has read by ``until`` is worth more than a time-out
+        )
 
     def _was_read(self, search: _Search, said: Read | str, began_at: float) -> None:
         took_s = self._now() - began_at

@@ -414,7 +414,7 @@ class PatientDoor:
     def __init__(self) -> None:
         self.asked: list[tuple[Callable[[Any], Any], Callable[[Any], None]]] = []
 
-    def ask(self, work: Callable[[Any], Any], done: Callable[[Any], None]) -> None:
+    def ask(self, work: Callable[[Any], Any], done: Callable[[Any], None], _deadline_s: float = 3.0) -> None:
         self.asked.append((work, done))
 
 
@@ -438,9 +438,9 @@ class EmptyReader:
         self._call()
         return [-2 for _ in keys]
 
-    def scan(self, _pattern: bytes, _limit: int) -> list[bytes]:
+    def pages(self, _pattern: bytes) -> Iterator[list[bytes]]:
         self._call()
-        return [
+        yield [
             b"nameward:default:{node-b}:grant:10.0.1.%d:192.0.2.1:tcp:443" % number for number in range(256)
         ]
 
