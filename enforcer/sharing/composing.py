@@ -124,17 +124,20 @@ class Composer:
         )
 
     def _reasons(self, holding: Holding, now: float) -> bytes:
-        reasons = holding.reasons
+        """Return the field of a holding's reasons; none of them outlives it."""
+        reasons, end = holding.reasons, holding.until
         if len(reasons) > 1:
             live = {reason: until for reason, until in reasons.items() if until > now}
             if len(live) > 1:
                 holding.shared = SEVERAL
-                return reasons_octets(SharedReason(*reason, until - now) for reason, until in live.items())
+                return reasons_octets(
+                    SharedReason(*reason, min(until, end) - now) for reason, until in live.items()
+                )
             reasons = live or reasons
-        for reason, until in reasons.items():
+        for reason in reasons:
             holding.shared = reason
             name, policy, rule = reason
-            return f"{escape(name)} {_permission(policy, rule)} {max(until - now, 0.0):.1f}".encode()
+            return f"{escape(name)} {_permission(policy, rule)} {end - now:.1f}".encode()
         holding.shared = SEVERAL
         return b""
 

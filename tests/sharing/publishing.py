@@ -304,7 +304,7 @@ class SharingNode:
                         from_packed(opens.destination),
                         self.session,
                         holding.until,
-                        dict(holding.reasons),
+                        {reason: min(until, holding.until) for reason, until in holding.reasons.items()},
                     )
         return found
 
