@@ -15,7 +15,8 @@ from enforcer.sharing.resp import hset, packed, pexpire, unlink, xadd
 from enforcer.sharing.seal import VERSION, Keyring, seal
 
 RING = Keyring(b"a key of the simulation only")
-GRANT_MS, POD_MS, NODE_MS = 120_000, 600_000, 10_000
+GRANT_MS, POD_MS, NODE_MS = 3_600_000, 3_600_000, 10_000
+"""Longer than a node's own two and ten minutes: nothing is to end while a million are written."""
 BLOCKED_ENTRIES = 10_000
 AT, UID, SESSION = "2026-11-22T12:00:00.123Z", "6f1c2a3b-1234-4abc-8def-0123456789ab", "a1b2c3d4"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
 import socket
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from pathlib import Path
 import hiredis
 
 from benchmarks.shared_records import BLOCKED_ENTRIES, RING, SimulatedNode
+from enforcer.sharing import session
+from enforcer.sharing.publisher import PIECE
 from enforcer.sharing.resp import packed
 from enforcer.sharing.seal import check
 
@@ -32,6 +35,9 @@ RENEWED_EVERY_S, GIVEN_UP_AFTER_S = 60, 600
 CONNECTIONS_A_NODE = 4
 OPTIONS = ("--hash-max-listpack-value", "256")
 AT_ONCE = 300
+GRANTS_AT_ONCE = max(session._MOST_COMMANDS // 3 // PIECE, 1) * PIECE
+"""What the door puts into one transaction when everything is written again."""
+TURNS = 4
 SAMPLE = 100_000
 
 
@@ -54,6 +60,7 @@ class Server:
     def connect(self) -> socket.socket:
         """Open one more connection."""
         opened = socket.socket(socket.AF_UNIX)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 19)  # a transaction goes out at once
         opened.connect(self.path)
         return opened
 
@@ -129,6 +136,68 @@ def fill(redis: Server, nodes: list[SimulatedNode]) -> dict[str, float]:
         "resync_us_a_grant": round((redis.cpu_s() - before_s) / grants * 1e6, 2),
         "resync_wall_s": round(time.monotonic() - began, 1),
     }
+
+
+def transactions(node: SimulatedNode, count: int) -> list[bytes]:
+    """Return a node's first transactions after Redis is back, as its door sends them."""
+    begin, end = packed(b"TIME") + packed(b"MULTI"), packed(b"EXEC")
+    pieces = (range(part * GRANTS_AT_ONCE, (part + 1) * GRANTS_AT_ONCE) for part in range(count))
+    return [
+        b"".join((begin, *(command for index in piece for command in node.opened(index)), end))
+        for piece in pieces
+    ]
+
+
+def together(redis: Server, nodes: list[SimulatedNode]) -> dict[str, float]:
+    """Have all nodes write at once, each its next transaction when the one before was answered.
+
+    Returns how long a node waits for the replies to one: beyond a second it takes Redis for lost.
+    """
+    waits_s: list[float] = []
+    replies = 3 + 3 * GRANTS_AT_ONCE
+    with selectors.DefaultSelector() as ready:
+        for node in nodes:
+            connection = redis.connect()
+            turns = iter(transactions(node, TURNS))
+            ready.register(connection, selectors.EVENT_READ, _Writer(connection, turns, hiredis.Reader()))
+        writers = [key.data for key in list(ready.get_map().values())]
+        for writer in writers:
+            writer.next()
+        while ready.get_map():
+            for key, _ in ready.select():
+                if key.data.came(replies):
+                    waits_s.append(time.monotonic() - key.data.sent_at)
+                    if not key.data.next():
+                        ready.unregister(key.fileobj)
+    waits_s.sort()
+    return {
+        "together_p50_ms": round(waits_s[len(waits_s) // 2] * 1000),
+        "together_max_ms": round(waits_s[-1] * 1000),
+    }
+
+
+class _Writer:
+    """One node's connection while it writes everything."""
+
+    def __init__(self, connection: socket.socket, turns: Iterator[bytes], reader: hiredis.Reader) -> None:
+        self._connection, self._turns, self._reader = connection, turns, reader
+        self._got = 0
+        self.sent_at = 0.0
+
+    def next(self) -> bool:
+        """Send the next transaction; False: there is none."""
+        payload = next(self._turns, None)
+        if payload is not None:
+            self._got, self.sent_at = 0, time.monotonic()
+            self._connection.sendall(payload)
+        return payload is not None
+
+    def came(self, replies: int) -> bool:
+        """Read what came; True: all replies are there."""
+        self._reader.feed(self._connection.recv(1 << 18))
+        while self._reader.gets() is not False:
+            self._got += 1
+        return self._got >= replies
 
 
 def life(redis: Server, nodes: list[SimulatedNode]) -> dict[str, float]:
@@ -219,7 +288,8 @@ def main() -> int:
     nodes = [SimulatedNode(number, PODS, GRANTS) for number in range(count)]
     with server() as redis:
         measured: dict[str, float] = {"nodes": count, "load": round(os.getloadavg()[0], 2)}
-        for part in (lambda: fill(redis, nodes), lambda: listing(redis), lambda: life(redis, nodes)):
+        parts = (lambda: together(redis, nodes), lambda: redis.said([packed(b"FLUSHALL")]) and {})
+        for part in (*parts, lambda: fill(redis, nodes), lambda: listing(redis), lambda: life(redis, nodes)):
             measured |= part()
             print(json.dumps(measured), file=sys.stderr, flush=True)
         measured |= others(redis, nodes[0])
