@@ -12,7 +12,7 @@ from enforcer.asked import Request, Row
 from enforcer.sharing import rows
 from enforcer.sharing.entries import Entry
 from enforcer.sharing.formats import BlockedRecord, blocked_from, grant_from, pod_from
-from enforcer.sharing.keys import address_text, place_of
+from enforcer.sharing.keys import address_text
 from enforcer.sharing.reading import MAX_ROWS, Node, Read, Reader, Reading, Task
 from enforcer.sharing.troubles import Lost
 from policy.addresses import to_packed
@@ -162,17 +162,9 @@ _SAME = (
 
 
 def _others(reading: Reading, keys: Iterable[bytes]) -> list[bytes]:
-    """Leave out this node's own keys (its memory knows better) and what no node would write."""
-    found = []
-    for key in keys:
-        try:
-            place = place_of(key)
-        except ValueError:
-            reading.doubts["malformed"] += 1
-            continue
-        if place.node != reading.task.keys.node:
-            found.append(key)
-    return found
+    """Leave out this node's own keys: its memory knows better."""
+    own = reading.task.keys.own
+    return [key for key in keys if not key.startswith(own)]
 
 
 def _patterns(task: Task, kind: str) -> list[bytes]:

@@ -29,7 +29,10 @@ MAX_KEYS = 100_000
 """Keys that one answer looks at."""
 MAX_NODES = 4096
 MAX_ROLL_BYTES = 1 << 20
-BATCH = 50
+SORTED = 500
+"""Rows sorted at a time: sorting lets nobody else run."""
+BATCH = 16
+"""Records of one wait for Redis: about a millisecond of work, during which the loop has to wait."""
 _NARROW = "narrow with --node, --namespace or --pod"
 
 
@@ -95,7 +98,7 @@ class Reading:
         self._sorted: list[list[Row]] = []
         self._latest: list[Row] = []
         self._count = 0
-        self._bytes = 0
+        self._bytes = self._weight_bytes = 0
         self._keys = 0
         self._nodes: dict[str, Node] = {}
         self._warnings: dict[str, None] = {}
@@ -110,12 +113,14 @@ class Reading:
     def take(self, row: Row) -> None:
         """Keep a row."""
         self._count += 1
+        self._bytes += self._weight_bytes
+        self._weight_bytes = 0
         self._latest.append(row)
-        if len(self._latest) >= 10 * BATCH:
+        if len(self._latest) >= SORTED:
             self._sort()
 
     def _sort(self) -> None:
-        """Put the latest rows into order: few at a time, because sorting lets nobody else run."""
+        """Put the latest rows into order."""
         if self._latest:
             self._sorted.append(sorted(self._latest, key=self._order))
             self._latest = []
@@ -167,7 +172,7 @@ class Reading:
         except NotBelieved as doubt:
             self.doubts[doubt.reason] += 1
             return None
-        self._bytes += sum(map(len, fields.values()))
+        self._weight_bytes = sum(map(len, fields.values()))
         return found
 
     # --- nodes ---------------------------------------------------------------------------------------

@@ -199,6 +199,7 @@ class TestStrangers:
         with b.redis.pipeline(transaction=False) as pipe:
             for number in range(5000):
                 pipe.hset(b.keys.own + b"grant:%d" % number, "a", "b")
+                pipe.pexpire(b.keys.own + b"grant:%d" % number, 60_000)
                 pipe.set(b"other:%d" % number, "x")
             pipe.execute()
         found = looking.find("grants")
