@@ -7,7 +7,9 @@ folder of its own beside, for sources that are stale or contradict. Leaves nothi
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -34,15 +36,14 @@ class Cluster:
         self.shared = shape(self.store_space, folder / "redis")
         self.world = World(folder / "world")
         self.manifests = manifests.Folder(folder / "manifests")
-        self.hmac_key = secrets.token_bytes(32).hex()
+        self.hmac_key = secrets.token_hex(32)
         self.nodes = [self._made(place) for place in NODES[:count]]
 
     def _made(self, place: NodePlace) -> LabNode:
         folder = self.folder / place.name
         folder.mkdir()
-        key = folder / "hmac.key"
-        key.touch(0o600)
-        key.write_text(self.hmac_key)
+        keys = self.set_keys(place, self.hmac_key, self.hmac_key)
+        key_files = {"hmacKeyFile": str(keys / "current"), "previousHmacKeyFile": str(keys / "previous")}
         own = manifests.Folder(folder / "manifests")
         others = [other.node4 for other in NODES if other is not place]
         return LabNode(
@@ -52,9 +53,20 @@ class Cluster:
             dns={"listen": [place.node4], "peers": others, "capture": place.number == 0},
             enforcement={"clusterCIDRs": list(places.ALL_CLUSTER_CIDRS)},
             limits=_LIMITS,
-            state={"redis": {**self.shared.settings, "hmacKeyFile": str(key)}},
+            state={"redis": {**self.shared.settings, **key_files}},
             cluster=CLUSTER,
         )
+
+    def set_keys(self, place: NodePlace, current: str, previous: str) -> Path:
+        """Write a node's two HMAC keys, both at one instant; returns the folder that has them."""
+        made = Path(tempfile.mkdtemp(prefix="keys-", dir=self.folder / place.name))
+        for name, key in (("current", current), ("previous", previous)):
+            (made / name).touch(0o600)
+            (made / name).write_text(key)
+        link, fresh = made.with_name("keys"), made.with_name("keys.new")
+        fresh.symlink_to(made.name)
+        os.replace(fresh, link)
+        return link
 
     def start(self) -> None:
         """Lay the cables, start the world and Redis; the daemons are started apart."""
