@@ -79,7 +79,9 @@ class Look(NamedTuple):
 class Following:
     """See the module."""
 
-    def __init__(self, asks: Asks, later: Callable[[float, Callable[[], None]], object]) -> None:
+    def __init__(
+        self, asks: Asks, later: Callable[[float, Callable[[], None]], object], doubts: Counter[str]
+    ) -> None:
         self._asks = asks
         self._later = later
         self._followers: list[_Follower] = []
@@ -88,7 +90,7 @@ class Following:
         self._roll_at = float("-inf")
         self._is_on = False
         self._is_lost = False
-        self.doubts: Counter[str] = Counter()
+        self._doubts = doubts
 
     def follow(
         self, request: Request, take: Callable[[Row], None], warn: Callable[[str], None]
@@ -130,7 +132,7 @@ class Following:
             self._warn("Redis is back: all nodes are followed again")
         if with_roll:
             self._since_ms = said.redis_ms
-        self.doubts.update(said.doubts)
+        self._doubts.update(said.doubts)
         for row in said.rows:
             for follower in tuple(self._followers):
                 if _is_asked(follower.request, row):

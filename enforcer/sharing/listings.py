@@ -28,7 +28,7 @@ def read(reader: Reader, task: Task) -> Read:
     try:
         return _read(reading)
     except Lost as lost:
-        reading.warn(f"Redis was lost meanwhile ({lost.trouble}): rows of other nodes are missing")
+        reading.warn(f"rows of other nodes are missing: {lost.trouble}")
         return reading.result()
 
 

@@ -79,9 +79,9 @@ class View:
         self._held: set[_Search] = set()
         self._is_reading = False
         self._status: _Kept | None = None
-        self._following = Following(self, later)
         self.doubts: Counter[str] = Counter()
         """Records that were read and not believed: ``mac``, ``version``, ``malformed``, ``stale``."""
+        self._following = Following(self, later, self.doubts)
 
     def find(
         self, request: Request, addresses: Sequence[str], done: Callable[[Found], None]
@@ -157,7 +157,7 @@ class View:
         took_s = self._now() - began_at
         self._later(min(took_s, LONGEST_PAUSE_S), self._pause_over)
         if isinstance(said, str):
-            search.answer(Found(warnings=(f"Redis was lost meanwhile ({said}): only this node is shown",)))
+            search.answer(Found(warnings=(f"only this node is shown: {said}",)))
             return
         self.doubts.update(said.doubts)
         if search.request.command == "status" and not search.is_done:

@@ -90,6 +90,7 @@ def test_a_copy_of_an_old_entry_and_a_forged_one_are_not_shown(watching: Watchin
     OtherNode(watching.store, "node-b", session="00000002").refuse("restarted.example")
     b.refuse("three.example", seq=99)
     assert watching.look() == ["restarted.example"]
+    assert watching.view.doubts == {"mac": 1, "stale": 2}
 
 
 def test_a_node_that_comes_later_is_followed_too(watching: Watching) -> None:

@@ -549,11 +549,9 @@ class TestTurns:
         turns = Turns()
         answers, _ = turns.find()
         turns.read(EmptyReader(fails_at=3))
-        assert answers[0].warnings == (
-            "Redis was lost meanwhile (Redis has closed the connection): rows of other nodes are missing",
-        )
+        assert answers[0].warnings == ("rows of other nodes are missing: Redis has closed the connection",)
         turns.turn(1.0)
         again, _ = turns.find()
         _, done = turns.door.asked.pop()
         done(Trouble("too many questions to Redis at once: ask again", "busy"))
-        assert again[0].warnings[0].startswith("Redis was lost meanwhile (too many questions")
+        assert again[0].warnings[0].startswith("only this node is shown: too many questions")
