@@ -42,12 +42,14 @@ class RequestError(Exception):
 class Found(NamedTuple):
     """What the other nodes' records say.
 
-    Each of ``parts`` is in order (``order``); ``lost`` names the nodes without a heartbeat.
+    Each of ``parts`` is in order (``order``); ``lost`` names the nodes without a heartbeat. ``refusal``: why
+    there can be no rows.
     """
 
     parts: tuple[list[Row], ...] = ()
     warnings: tuple[str, ...] = ()
     lost: frozenset[str] = frozenset()
+    refusal: str = ""
 
 
 class Elsewhere(Protocol):

@@ -103,6 +103,8 @@ class Inspection:
 
     def _joined(self, request: Request, now: float, found: Found, ending: Callable[[], None]) -> Answer:
         """Put this node's rows, as they are now, among those of the others."""
+        if found.refusal and request.command != "inventory":
+            return Answer(iter(()), found.warnings, ending, refusal=found.refusal)
         key = order(request.command)
         others = merge(*found.parts, key=key)
         whole = msgspec.structs.replace(request, node="")

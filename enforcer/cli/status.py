@@ -112,7 +112,7 @@ def _show(row: Row) -> None:
     verdict = Text(_state(row), "bold green" if row["enforcing"] else "bold red")
     on.print(Text.assemble("state".ljust(20), verdict))
     for key, word in _WORDS.items():
-        if key in row:
+        if key in row and (key == "node" or not row.get("lost")):
             value = row[key] if isinstance(row[key], str) else json.dumps(row[key])
             on.print(Text(word.ljust(20) + safe("none" if row[key] is None else value)))
     for upstream in row.get("upstreams", ()):

@@ -36,8 +36,7 @@ def _read(reading: Reading) -> Read:
     request, nodes = reading.task.request, reading.nodes()
     if request.node and request.node not in nodes:
         known = ", ".join(sorted(nodes)[:10]) or "none"
-        reading.warn(f"no node {request.node} shares its state; known besides this one: {known}")
-        return reading.result()
+        return reading.result(f"no node {request.node} shares its state; known besides this one: {known}")
     asked = {request.node: nodes[request.node]} if request.node else nodes
     match request.command:
         case "status":

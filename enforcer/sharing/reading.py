@@ -125,15 +125,15 @@ class Reading:
             self._sorted.append(sorted(self._latest, key=self._order))
             self._latest = []
 
-    def result(self) -> Read:
-        """Return everything."""
+    def result(self, refusal: str = "") -> Read:
+        """Return everything; ``refusal`` says why there can be nothing."""
         self._sort()
         lost = frozenset(name for name, node in self._nodes.items() if node.record is None)
         doubted = sum(self.doubts[reason] for reason in ("mac", "version", "malformed"))
         if doubted:
             why = ", ".join(f"{word} {count}" for word, count in sorted(self.doubts.items()) if count)
             self.warn(f"{doubted} records of other nodes are not believed ({why}); see docs/redis.md")
-        return Read(Found(tuple(self._sorted), tuple(self._warnings), lost), self.doubts)
+        return Read(Found(tuple(self._sorted), tuple(self._warnings), lost, refusal), self.doubts)
 
     def may_go_on(self) -> bool:
         """Say whether another batch may be read."""

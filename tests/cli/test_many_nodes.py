@@ -144,12 +144,14 @@ class TestStatus:
         assert nameward("status").returncode == 0
 
     def test_one_node_is_shown_in_detail(self, nameward, node) -> None:
-        """As ever; a lost one says so."""
+        """As ever; of a lost one there is only why."""
         node.rows = [LOST]
         done = nameward("status", "--node", "node-c")
         assert done.returncode == 1
         assert words(done.stdout)[0] == ["state", "lost"]
         assert words(done.stdout)[1] == ["node", "node-c"]
+        assert words(done.stdout)[-1] == ["problem", "no", "heartbeat", "for", "42", "s"]
+        assert "generation" not in done.stdout
 
     def test_no_node_is_failure(self, nameward, node) -> None:
         """A name that nobody has."""

@@ -153,6 +153,17 @@ def test_another_node_alone_has_no_rows_of_this_one(asking: Asking) -> None:
         assert [line["row"]["node"] for line in asking.lines(asker, transport)[:-1]] == ["n2"]
 
 
+def test_a_node_that_nobody_knows_is_refused(asking: Asking) -> None:
+    """But what the source says of its pods is shown."""
+    refused = Found(refusal="no node n9 shares its state")
+    asker, transport = asking.send(command="grants", node="n9")
+    asking.others.searches[-1][2](refused)
+    assert asking.lines(asker, transport) == [{"error": "no node n9 shares its state"}]
+    asker, transport = asking.send(command="inventory", node="n2")
+    asking.others.searches[-1][2](refused)
+    assert [line["row"]["pod"] for line in asking.lines(asker, transport)[:-1]] == ["away"]
+
+
 def test_without_shared_state_nobody_speaks_for_another_node(tmp_path: Path) -> None:
     """The sentence says where to ask; what the source says of its pods is known here."""
     asking = Asking(tmp_path, shared=False)

@@ -136,8 +136,7 @@ class TestGrants:
         """With those that are."""
         looking.node("node-b")
         found = looking.find("grants", node="node-x")
-        assert found.parts == ()
-        assert found.warnings == ("no node node-x shares its state; known besides this one: node-b",)
+        assert found == Found(refusal="no node node-x shares its state; known besides this one: node-b")
 
     def test_what_a_lost_node_left_is_marked(self, looking: Looking) -> None:
         """It is never shown as live."""
