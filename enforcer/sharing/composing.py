@@ -18,13 +18,13 @@ from enforcer.sharing.resp import bulk
 from enforcer.sharing.seal import VERSION, Keyring, octets
 from policy.grants import Reason
 
-WRITE = 3
-"""Commands of one ``write``."""
+FIELDS = 10
+"""Fields of a record: what Redis says were added where there was nothing."""
 SEVERAL = Reason("", "", "")
 """Stands for the reasons of a record that has more than one: it is written anew at every change."""
 
 _UNLINK = b"*2\r\n$6\r\nUNLINK\r\n"
-_HSET = b"*22\r\n$4\r\nHSET\r\n"
+_HSET = b"*%d\r\n$4\r\nHSET\r\n" % (2 + 2 * FIELDS)
 _PEXPIRE = b"*3\r\n$7\r\nPEXPIRE\r\n"
 _permission = lru_cache(maxsize=4096)(permission)
 
@@ -47,44 +47,57 @@ class Composer:
     ) -> None:
         self._keys = keys
         self._session = session
-        self._generation = generation
+        self._generation_now = generation
+        self._generation = 0
+        self._now = 0.0
+        self._mac: Callable[[bytes], bytes] = Keyring(b"").mac
         self._ago = ago
         self._parts: dict[bytes, _Parts] = {}
         self._realized = (float("nan"), b"")
 
-    def write(
-        self, account: Account, holding: Holding, keyring: Keyring, now: float
-    ) -> tuple[bytes, bytes, bytes]:
-        """Return the commands that put the record of a live holding in place of whatever is there.
+    def begin(self, keyring: Keyring, now: float) -> None:
+        """Make what follows by these keys, at this instant, under the generation of now."""
+        self._mac = keyring.mac
+        self._now = now
+        self._generation = self._generation_now()
+
+    def write(self, account: Account, holding: Holding) -> tuple[bytes, bytes]:
+        """Return the commands that write the record of a live holding: its fields, and its life.
 
         Notes in ``holding.shared`` what the record says.
         """
-        parts = self._parts_of(account)
-        elements, key, _ = holding.key
-        tail = grant_tail(elements, key)
-        named = b"$%d\r\n%b%b\r\n" % (len(parts.key) + len(tail), parts.key, tail)
-        reasons = self._reasons(holding, now)
-        realized = self._realized_at(holding.realized_at, now)
+        parts = self._parts.get(account.identity.source)
+        if parts is None or parts.account is not account or parts.generation != self._generation:
+            parts = self._made(account)
+        named, now = _named(parts, holding), self._now
+        if self._realized[0] != holding.realized_at:
+            self._realized = holding.realized_at, bulk(octets(self._ago(now - holding.realized_at)))
+        reasons = self._reasons(holding)
         said = b"%b%b%b$7\r\nreasons\r\n$%d\r\n%b\r\n%b" % (
-            named, parts.before, realized, len(reasons), reasons, parts.after,
+            named, parts.before, self._realized[1], len(reasons), reasons, parts.after,
         )  # fmt: skip
-        sealed = b"%b%b$3\r\nmac\r\n$32\r\n%b\r\n" % (_HSET, said, keyring.mac(said))
-        return _UNLINK + named, sealed, _expire(named, holding.until - now)
+        return (
+            b"%b%b$3\r\nmac\r\n$32\r\n%b\r\n" % (_HSET, said, self._mac(said)),
+            _expire(named, holding.until - now),
+        )
 
-    def renew(self, account: Account, holding: Holding, now: float) -> bytes:
+    def renew(self, account: Account, holding: Holding) -> bytes:
         """Return the command that lets the record of a live holding last as long as it does."""
-        return _expire(self._named(account, holding.key[0], holding.key[1]), holding.until - now)
+        parts = self._parts.get(account.identity.source)
+        if parts is None or parts.account is not account:
+            parts = self._made(account)
+        return _expire(_named(parts, holding), holding.until - self._now)
 
     def remove(self, elements: str, key: bytes) -> bytes:
         """Return the command that takes away what there is of an element."""
         return _UNLINK + bulk(self._keys.grant(elements, key))
 
-    def says(self, holding: Holding, now: float) -> bool:
+    def says(self, holding: Holding) -> bool:
         """Say whether the record of a live holding differs from what it would be in its time alone."""
         said = holding.shared
         if said is None or said is SEVERAL:
             return False
-        reasons = holding.reasons
+        reasons, now = holding.reasons, self._now
         if len(reasons) == 1:
             return said in reasons
         return reasons.get(said, now) > now and sum(until > now for until in reasons.values()) == 1
@@ -94,20 +107,8 @@ class Composer:
         if len(self._parts) > 2 * len(accounts) + 16:
             self._parts = {}
 
-    def _named(self, account: Account, elements: str, key: bytes) -> bytes:
-        start, tail = self._parts_of(account).key, grant_tail(elements, key)
-        return b"$%d\r\n%b%b\r\n" % (len(start) + len(tail), start, tail)
-
-    def _parts_of(self, account: Account) -> _Parts:
-        source = account.identity.source
-        parts = self._parts.get(source)
-        generation = self._generation()
-        if parts is None or parts.account is not account or parts.generation != generation:
-            parts = self._parts[source] = self._made(account, generation)
-        return parts
-
-    def _made(self, account: Account, generation: int) -> _Parts:
-        identity = account.identity
+    def _made(self, account: Account) -> _Parts:
+        identity, generation = account.identity, self._generation
         before = {
             b"generation": b"%d" % generation,
             b"namespace": octets(identity.namespace),
@@ -115,36 +116,33 @@ class Composer:
             b"pod": octets(identity.pod),
         }
         after = {b"session": octets(self._session), b"uid": octets(identity.uid), b"v": VERSION}
-        return _Parts(
-            account,
-            generation,
-            self._keys.grants_of(identity.source),
-            _pairs(before) + bulk(b"realizedAt"),
-            _pairs(after),
-        )
+        start = self._keys.grants_of(identity.source)
+        parts = _Parts(account, generation, start, _pairs(before) + bulk(b"realizedAt"), _pairs(after))
+        self._parts[identity.source] = parts
+        return parts
 
-    def _reasons(self, holding: Holding, now: float) -> bytes:
+    def _reasons(self, holding: Holding) -> bytes:
         """Return the field of a holding's reasons; none of them outlives it."""
-        reasons, end = holding.reasons, holding.until
+        reasons, left_s = holding.reasons, holding.until - self._now
         if len(reasons) > 1:
-            live = {reason: until for reason, until in reasons.items() if until > now}
-            if len(live) > 1:
+            now = self._now
+            live = {reason: until - now for reason, until in reasons.items() if until > now}
+            if len(live) != 1:
                 holding.shared = SEVERAL
-                return reasons_octets(
-                    SharedReason(*reason, min(until, end) - now) for reason, until in live.items()
-                )
-            reasons = live or reasons
+                return reasons_octets(SharedReason(*each, min(left_s, its_s)) for each, its_s in live.items())
+            reasons = live
         for reason in reasons:
             holding.shared = reason
             name, policy, rule = reason
-            return f"{escape(name)} {_permission(policy, rule)} {end - now:.1f}".encode()
+            return f"{escape(name)} {_permission(policy, rule)} {left_s:.1f}".encode()
         holding.shared = SEVERAL
         return b""
 
-    def _realized_at(self, at: float, now: float) -> bytes:
-        if self._realized[0] != at:
-            self._realized = (at, bulk(octets(self._ago(now - at))))
-        return self._realized[1]
+
+def _named(parts: _Parts, holding: Holding) -> bytes:
+    elements, key, _ = holding.key
+    tail = grant_tail(elements, key)
+    return b"$%d\r\n%b%b\r\n" % (len(parts.key) + len(tail), parts.key, tail)
 
 
 def _pairs(fields: dict[bytes, bytes]) -> bytes:
@@ -152,5 +150,5 @@ def _pairs(fields: dict[bytes, bytes]) -> bytes:
 
 
 def _expire(named: bytes, remaining_s: float) -> bytes:
-    life = b"%d" % max(remaining_s * 1000, 1.0)
+    life = b"%d" % int(remaining_s * 1000)
     return b"%b%b$%d\r\n%b\r\n" % (_PEXPIRE, named, len(life), life)

@@ -1,8 +1,8 @@
 """Grants on their way to Redis: from marks to commands, piece by piece, and what the replies say.
 
 Pure. Owns the choice between a new record, a longer life and a removal, made when a piece is composed and
-never before. Invariants: a record that is written replaces whatever lies under its key, of any type; a
-reply that is not what a sound Redis says leads to another writing, never to an assumption.
+never before. Invariant: a reply that is not what an honest Redis says of what we wrote leads to another
+writing that first removes whatever lies there, of any type; never to an assumption.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from enforcer.ledger import Account, ElementKey, Holding
-from enforcer.sharing.composing import Composer
+from enforcer.sharing.composing import FIELDS, Composer
 from enforcer.sharing.keys import Keys, Place
 from enforcer.sharing.ledger import RedisLedger
 from enforcer.sharing.outbox import Outbox
@@ -20,11 +20,26 @@ from enforcer.sharing.seal import Keyring
 from policy.addresses import to_packed
 
 
+class Sort(NamedTuple):
+    """What is done with a record: so many replies tell of it, ``added`` fields are fine."""
+
+    replies: int
+    added: tuple[int, ...]
+
+
+RENEWED = Sort(1, ())
+FRESH = Sort(2, (FIELDS,))
+"""Nothing should lie there; if something does, it is replaced at the next turn."""
+CHANGED = Sort(2, (0, FIELDS))
+REPLACED = Sort(3, (FIELDS,))
+REMOVED = Sort(1, ())
+
+
 class Piece(NamedTuple):
-    """Commands, and of which grant each reply tells (None: of none)."""
+    """Commands, and of what the replies tell, in their order."""
 
     commands: list[bytes]
-    about: list[ElementKey | None]
+    about: list[tuple[Sort, ElementKey]]
 
 
 class GrantFeed:
@@ -70,13 +85,14 @@ class GrantFeed:
     def piece(self, count: int) -> Piece:
         """Return up to ``count`` grants' commands; what was marked goes before what is walked."""
         piece = Piece([], [])
-        now, keyring = self._now(), self._keyring()
+        now = self._now()
+        self._composer.begin(self._keyring(), now)
         for key in self._next(count):
-            self._compose(key, piece, keyring, now, anew=False)
+            self._compose(key, piece, now, anew=False)
             count -= 1
         if count and self._walk is not None:
             for key in islice(self._walk, count):
-                self._compose(key, piece, keyring, now, anew=True)
+                self._compose(key, piece, now, anew=True)
                 count -= 1
             if count:
                 self._walk = None
@@ -95,22 +111,31 @@ class GrantFeed:
             for destination in list(account.destinations):
                 yield from list(account.destinations.get(destination, ()))
 
-    def _compose(self, key: ElementKey, piece: Piece, keyring: Keyring, now: float, *, anew: bool) -> None:
+    def _compose(self, key: ElementKey, piece: Piece, now: float, *, anew: bool) -> None:
         account, holding = self._held(key)
         commands, about = piece
         if account is not None and holding is not None and holding.until > now:
-            if not anew and self._composer.says(holding, now):
-                commands.append(self._composer.renew(account, holding, now))
-                about.append(key)
-            else:
-                commands += self._composer.write(account, holding, keyring, now)
-                about += (None, key, key)
+            sort = self._sort(key, holding, anew=anew)
+            about.append((sort, key))
+            if sort is RENEWED:
+                commands.append(self._composer.renew(account, holding))
+                return
+            if sort is REPLACED:
+                commands.append(self._composer.remove(key[0], key[1]))
+            commands += self._composer.write(account, holding)
             return
         if holding is not None:
             holding.shared = None
         if self._outbox.is_buried(key):
+            about.append((REMOVED, key))
             commands.append(self._composer.remove(key[0], key[1]))
-            about.append(None)
+
+    def _sort(self, key: ElementKey, holding: Holding, *, anew: bool) -> Sort:
+        if anew:
+            return REPLACED
+        if holding.shared is None:
+            return REPLACED if self._outbox.is_buried(key) else FRESH
+        return RENEWED if self._composer.says(holding) else CHANGED
 
     def _held(self, key: ElementKey) -> tuple[Account | None, Holding | None]:
         elements, packed, _ = key
@@ -123,11 +148,22 @@ class GrantFeed:
 
     def answered(self, piece: Piece, replies: Sequence[object]) -> bool:
         """Take the replies of a piece; False: Redis refused something, so that nothing is sure."""
+        at = 0
         again: list[ElementKey] = []
-        for key, reply in zip(piece.about, replies, strict=False):
-            if key is None or (reply.__class__ is int and reply):
+        for sort, key in piece.about:
+            count, added = sort
+            at += count
+            lives = replies[at - 1]
+            if added:
+                wrote = replies[at - 2]
+                if wrote in added and lives == 1:
+                    continue
+                if sort is REPLACED or not (isinstance(wrote, int) or _is_wrong_type(wrote)):
+                    return False
+                self._clear(key)
+            elif lives == 1 or (sort is REMOVED and lives == 0):
                 continue
-            if reply.__class__ is not int:
+            elif lives != 0:
                 return False
             again.append(key)
         self.published += len(piece.about) - len(again)
@@ -137,7 +173,13 @@ class GrantFeed:
                 holding.shared = None
         if again:
             self._outbox.touch(again)
-        return len(replies) == len(piece.about)
+        return True
+
+    def _clear(self, key: ElementKey) -> None:
+        """Something else lies under the key: it is removed when it is written next, or at last then."""
+        _, holding = self._held(key)
+        if holding is not None:
+            self._outbox.bury(key, holding.until)
 
     def is_held(self, keys: Keys, name: bytes, place: Place) -> bool:
         """Say whether a key that was found in Redis is that of a live grant."""
@@ -147,3 +189,7 @@ class GrantFeed:
         return any(
             each.until > now and keys.grant(each.key[0], each.key[1]) == name for each in held.values()
         )
+
+
+def _is_wrong_type(reply: object) -> bool:
+    return str(reply).startswith("WRONGTYPE")

@@ -86,7 +86,7 @@ class TestGrants:
         }
         assert up.door.redis.object("encoding", key) in {b"listpack", b"ziplist"}
         assert 59_900 < up.door.redis.pttl(key) / SLOWED <= 60_000
-        assert said(up) == [b"UNLINK", b"HSET", b"PEXPIRE"]
+        assert said(up) == [b"HSET", b"PEXPIRE"]
 
     def test_the_short_way_writes_what_the_long_way_says(self, up: SharingNode) -> None:
         """Fields and their order, for one reason and for several, and texts of strangers."""
@@ -127,6 +127,25 @@ class TestGrants:
         open_(up, for_s=90.0)
         up.run(0.1)
         assert up.differences() == {}
+
+    @pytest.mark.parametrize("garbage", ["string", "list", "other"])
+    def test_something_lies_there(self, up: SharingNode, garbage: str) -> None:
+        """It is replaced: at the first writing, and when another reason is written."""
+        key = b"nameward:default:{node-a}:grant:10.0.0.1:203.0.113.7:tcp:443"
+        spoil(up, key, garbage)
+        open_(up)
+        up.run(0.1)
+        assert up.differences() == {}
+        assert up.wanted()
+        spoil(up, key, garbage)
+        open_(up, reason="b")
+        up.run(0.1)
+        assert up.differences() == {}
+        assert up.publisher.rejected == 0
+        said(up)
+        open_(up, for_s=70.0, reason="b")
+        up.run(0.1)
+        assert said(up) == [b"HSET", b"PEXPIRE"]
 
     def test_another_reason(self, up: SharingNode) -> None:
         """Joins, and its record says so; later it ends while the first goes on."""
