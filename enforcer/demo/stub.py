@@ -81,10 +81,20 @@ class Stub:
         v4, v6 = self.ask_udp(name, ("A", "AAAA"))
         return v4, v6
 
+    def once(self, name: str, kind: str = "A", wait_s: float = TRY_S * TRIES) -> Answer:
+        """Ask one question over UDP, send it once, and take whatever reply comes."""
+        return self.ask_udp(name, (kind,), tries=1, wait_s=wait_s)[0]
+
     def ask_udp(
-        self, name: str, kinds: tuple[str, ...], *, edns: bool = False, tries: int = TRIES
+        self,
+        name: str,
+        kinds: tuple[str, ...],
+        *,
+        edns: bool = False,
+        tries: int = TRIES,
+        wait_s: float = TRY_S,
     ) -> list[Answer]:
-        """Ask for several types over UDP from one socket; what is missing is sent again after 1 s.
+        """Ask for several types over UDP from one socket; what is missing is sent again after ``wait_s``.
 
         As in C libraries SERVFAIL is no answer yet: that question is asked again, up to ``tries`` times.
         """
@@ -98,7 +108,7 @@ class Stub:
                 missing = {kind for kind in kinds if kind not in found or found[kind].rcode == "SERVFAIL"}
                 for kind in sorted(missing):
                     opened.send(queries[kind].to_wire())
-                limit_at = time.monotonic() + TRY_S
+                limit_at = time.monotonic() + wait_s
                 while missing and (left_s := limit_at - time.monotonic()) > 0:
                     opened.settimeout(left_s)
                     reply = _received(opened)

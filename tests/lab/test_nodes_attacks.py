@@ -130,9 +130,7 @@ def test_a_false_claim_takes_nothing_away(nodes: NodesStage, villain: Villain) -
     assert nodes.ledger.stub.ask(places.SHORT).addresses
     assert transfer.grows()
     transfer.close()
-    answers = wait_until(
-        lambda: bool(nodes.by_a.ask_udp(places.LEDGER, ("A",), tries=1)[0].addresses), 20.0, 0.2
-    )
+    answers = wait_until(lambda: bool(nodes.by_a.once(places.LEDGER).addresses), 20.0, 0.2)
     assert answers, nodes.b.ward.status()["problems"]
 
 
@@ -144,7 +142,7 @@ def test_a_change_of_the_key_has_no_gap(nodes: NodesStage) -> None:
             nodes.cluster.set_keys(node.place, current, previous)
             until_at = time.monotonic() + READ_S
             while time.monotonic() < until_at:
-                answer = nodes.by_a.ask_udp(places.LEDGER, ("A",), tries=1)[0]
+                answer = nodes.by_a.once(places.LEDGER)
                 assert answer.addresses, (node.place.name, answer)
             assert wait_until(partial(is_sealed_by, nodes, node, current), 5.0, 0.1)
         shown = [row["node"] for row in nodes.a.ward.ask("status") if not row.get("lost")]

@@ -114,15 +114,13 @@ def test_two_nodes_that_claim_one_address_both_deny_it_and_say_so(three: NodesSt
         both = wait_until(lambda: all(first.addresses[0] in problems(node) for node in (b, c)), SEEN_S, 0.1)
         assert both, [problems(node) for node in (b, c)]
         by_a = Stub(first.space, a.place.node4)
-        answer = by_a.ask_udp(places.LEDGER, ("A",), tries=1)[0]
+        answer = by_a.once(places.LEDGER)
         assert not answer.addresses, answer
     finally:
         c.remove_pod(second)
     ended = wait_until(lambda: first.addresses[0] not in problems(b), SEEN_S, 0.1)
     assert ended, problems(b)
-    answered = wait_until(
-        lambda: bool(by_a.ask_udp(places.LEDGER, ("A",), tries=1)[0].addresses), SEEN_S, 0.1
-    )
+    answered = wait_until(lambda: bool(by_a.once(places.LEDGER).addresses), SEEN_S, 0.1)
     assert answered
     a.own.remove("told")
     b.remove_pod(first)
@@ -136,7 +134,7 @@ def test_one_source_that_has_an_address_twice_denies_both(three: NodesStage) -> 
     second = c.add_pod(labs.CRM_SERVER, TWICE, addresses=first.addresses)
 
     def refused() -> bool:
-        answer = Stub(first.space, b.place.node4).ask_udp(places.SHORT, ("A",), tries=1)[0]
+        answer = Stub(first.space, b.place.node4).once(places.SHORT, wait_s=1.0)
         return not answer.addresses
 
     assert wait_until(refused, 5.0)
@@ -144,7 +142,7 @@ def test_one_source_that_has_an_address_twice_denies_both(three: NodesStage) -> 
         assert f"{first.addresses[0]} is claimed by several pods" in problems(node), problems(node)
     for pod, own, name in ((first, b, places.LEDGER), (second, c, places.CRM)):
         for server in (own.place.node4, a.place.node4):
-            answer = Stub(pod.space, server).ask_udp(name, ("A",), tries=1)[0]
+            answer = Stub(pod.space, server).once(name, wait_s=1.0)
             assert not answer.addresses, (pod.name, server, answer)
     c.remove_pod(second)
     b.remove_pod(first)
@@ -190,7 +188,7 @@ def test_a_node_that_dies_is_lost_for_the_others_and_back_when_it_is(three: Node
         assert wait_until(lambda node=node: lost(node), 15.0, 0.2), node.ward.ask("status")
         live = [row for row in node.ward.ask("grants") if row["node"] == "node-b" and not row.get("lost")]
         assert not live
-    answer = three.by_a.ask_udp(places.LEDGER, ("A",), tries=1)[0]
+    answer = three.by_a.once(places.LEDGER)
     assert not answer.addresses
     b.ward.start()
 

@@ -14,9 +14,9 @@ import pytest
 from enforcer.demo import prerequisites, shared
 from enforcer.demo.cluster import running
 from enforcer.demo.failure import CannotRunHereError
-from enforcer.demo.ordeal import SAID_S, SLOWNESS, Endured, endure
+from enforcer.demo.ordeal import Endured, endure
 from enforcer.demo.processes import wait_until
-from enforcer.demo.scenes_nodes import NodesStage, set_nodes_stage
+from enforcer.demo.scenes_nodes import SAID_S, NodesStage, set_nodes_stage
 from enforcer.demo.shapes import PASSWORD, Shape, behind_a_wire, over_tls, under_sentinel
 
 pytestmark = pytest.mark.kernel
@@ -84,7 +84,7 @@ def check(endured: Endured, stage: NodesStage, record: Record) -> None:
     assert endured.said_s is not None, endured.told()
     assert not endured.difference, endured.difference
     for node in stage.cluster.nodes:
-        up = wait_until(lambda node=node: node.ward.status()["redis"] == "up", SLOWNESS * shared.AGREE_S)
+        up = wait_until(lambda node=node: node.ward.status()["redis"] == "up", shared.AGREE_S)
         assert up, node.ward.status()
 
 
@@ -172,7 +172,7 @@ def test_a_cut_costs_one_node_only(nodes: NodesStage) -> None:
     """While A cannot reach Redis, B can: B says up, and shows A as lost once its records have ended."""
     nodes.cluster.cut(nodes.a)
     try:
-        assert wait_until(lambda: nodes.a.ward.status()["redis"] == "lost", SLOWNESS * SAID_S)
+        assert wait_until(lambda: nodes.a.ward.status()["redis"] == "lost", SAID_S)
         assert nodes.b.ward.status()["redis"] == "up"
         rows = nodes.a.ward.ask("status")
         assert [row["node"] for row in rows] == ["node-a"]
