@@ -20,7 +20,7 @@ from enforcer.sharing.troubles import Lost, Trouble
 
 THREADS = 8
 MOST_WAITING = 32
-_IDLE_S = 10.0
+IDLE_S = 10.0
 _TOO_MANY = Trouble("too many questions to Redis at once: ask again", "busy")
 T = TypeVar("T")
 
@@ -39,9 +39,11 @@ class Askers:
         self,
         on_loop: Callable[..., None],
         started: Callable[[Callable[[], None], str], threading.Thread],
+        idle_s: float = IDLE_S,
     ) -> None:
         self._on_loop = on_loop
         self._started = started
+        self._idle_s = idle_s
         self._lane: Lane[_Question] = Lane()
         self._lock = threading.Lock()
         self._threads = 0
@@ -73,24 +75,31 @@ class Askers:
     def _answer_on(self) -> None:
         fleet: Fleet | None = None
         session: Session | None = None
-        try:
-            while questions := self._lane.take(1, _IDLE_S):
-                [question] = questions
-                if fleet is None or question.session is not session:
-                    if fleet is not None:
-                        fleet.close()
-                    session, fleet = question.session, question.session.fleet()
-                found = self._answer(question, fleet)
-                if isinstance(found, Trouble):
+        while questions := self._next():
+            [question] = questions
+            if fleet is None or question.session is not session:
+                if fleet is not None:
                     fleet.close()
-                with self._lock:
-                    self._busy -= 1
-                self._on_loop(question.done, found)
-        finally:
-            with self._lock:
-                self._threads -= 1
-            if fleet is not None:
+                session, fleet = question.session, question.session.fleet()
+            found = self._answer(question, fleet)
+            if isinstance(found, Trouble):
                 fleet.close()
+            with self._lock:
+                self._busy -= 1
+            self._on_loop(question.done, found)
+        if fleet is not None:
+            fleet.close()
+
+    def _next(self) -> list[_Question]:
+        """Wait for a question; [] when this thread has to end."""
+        while True:
+            questions = self._lane.take(1, self._idle_s)
+            if questions:
+                return questions
+            with self._lock:
+                if questions is None or self._busy == 0:
+                    self._threads -= 1
+                    return []
 
     def _answer(self, question: _Question, fleet: Fleet) -> object:
         if question.session.trouble is not None:

@@ -8,6 +8,7 @@ everything that was lost is called with None before ``redis_lost``; what waits i
 from __future__ import annotations
 
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ MOST_WAITING = 200_000
 """Commands that may wait for a reply; more, and this Redis does not keep up: it is lost."""
 MOST_WAITING_BYTES = 64 << 20
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
+SWITCH_S = 0.0005
+"""How long a thread may hold the interpreter while the loop wants it: 5 ms by default (docs/adr/0011)."""
 STEADY_S = 5.0
 """A session that lived for so long was a good one: the pauses start from the shortest again."""
 _STARTING = Trouble("Redis has not been asked yet", "starting")
@@ -113,7 +116,11 @@ class Door:
         self._backlog_bytes = 0
 
     def start(self) -> None:
-        """Begin to look for Redis; returns at once."""
+        """Begin to look for Redis; returns at once.
+
+        From now on this process's threads give way to each other sooner than Python has them do.
+        """
+        sys.setswitchinterval(SWITCH_S)
         self._started(self._conduct, "conductor")
 
     def stop(self, grace_s: float = 0.25) -> None:

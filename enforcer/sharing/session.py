@@ -27,6 +27,9 @@ PROBE_S = 0.5
 WATCH_S = 1.0
 BLOCK_MS = 1000
 _EXPRESS_PROBE_S = 5.0
+_PACE_S = 0.04
+"""After few commands what comes meanwhile travels together: a transaction costs as much as 100 commands."""
+_FEW_COMMANDS = 256
 _MOST_COMMANDS = 512
 _MOST_WORKS = 64
 _MOST_ENTRIES = 64
@@ -188,17 +191,24 @@ class Session:
         while (works := self.outbox.take(_MOST_WORKS, PROBE_S)) is not None:
             if not works:
                 self._writer.send(probe)
-                self._note(self._writer, self._writer.replies(PROBE_REPLIES))
+                replies = self._writer.replies(PROBE_REPLIES)
+                self._end_by(self._writer, replies)
+                self._note(replies[0])
             for batch in _batches(works):
                 self._transact(batch, sum(work.commands for work in batch))
+            if works and sum(work.commands for work in works) < _FEW_COMMANDS:
+                self._ended.wait(_PACE_S)
         self.flushed.set()
 
     def _transact(self, works: list[Work], count: int) -> None:
         self._writer.send(b"".join((_TIME, _MULTI, *(work.payload for work in works), _EXEC)))
         queued = self._writer.replies(count + 2)
-        self._note(self._writer, queued)
+        if queued.count(b"QUEUED") != count:
+            self._end_by(self._writer, queued)
+        self._note(queued[0])
         [done] = self._writer.replies(1)
-        self._end_by(self._writer, (done,))
+        if not isinstance(done, list) or RedisSaid in map(type, done):
+            self._end_by(self._writer, (done,))
         if not isinstance(done, list) or len(done) != count:
             said = next(
                 (reply for reply in (*queued, done) if isinstance(reply, RedisSaid)), RedisSaid("nothing")
@@ -210,10 +220,8 @@ class Session:
             start += work.commands
         self._told.answered(answers)
 
-    def _note(self, line: Line, replies: list[Reply]) -> None:
-        """Take the clock, which is first; end if one of the replies says that nothing goes on."""
-        self._end_by(line, replies)
-        self.clock = Clock(time_of(replies[0]), time.monotonic())
+    def _note(self, clock: Reply) -> None:
+        self.clock = Clock(time_of(clock), time.monotonic())
 
     def _end_by(self, line: Line, replies: Sequence[Reply]) -> None:
         trouble = worst(replies, str(line.address))
