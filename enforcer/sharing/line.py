@@ -65,7 +65,6 @@ class _Replies:
         self._buffer = bytearray(socket_read_size)
         self._sock: socket.socket | None = None
         self._reader: hiredis.Reader | None = None
-        self._unfinished_bytes = 0
         self.has_heard = False
 
     def on_connect(self, connection: Any) -> None:
@@ -83,42 +82,49 @@ class _Replies:
 
     def read_response(self, **_kinds: object) -> Reply:
         """The client's handshake: one reply; an error is raised as the client expects it."""
-        reply = self.take(LARGEST_REPLY_BYTES, TIMEOUT_S)
+        [reply] = self.take(1, LARGEST_REPLY_BYTES, TIMEOUT_S)
         if isinstance(reply, RedisSaid):
             raise ResponseError(reply)
         return reply
 
-    def take(self, limit_bytes: int, timeout_s: float) -> Reply:
-        """Return the next reply, errors included.
+    def take(self, count: int, limit_bytes: int, timeout_s: float) -> list[Reply]:
+        """Return the next ``count`` replies, errors included; each has its bound and its time.
 
-        Raises OSError, MemoryError or the client's InvalidResponse, Lost beyond ``limit_bytes``.
+        Raises OSError or the client's InvalidResponse, Lost beyond ``limit_bytes``.
         """
-        reader, sock = self._reader, self._sock
-        if reader is None or sock is None:
+        reader, found = self._reader, []
+        if reader is None:
             raise ConnectionResetError("closed")
-        reply = _gets(reader)
-        if reply is _MORE:
-            deadline_at = time.monotonic() + timeout_s
-            while reply is _MORE:
-                sock.settimeout(max(deadline_at - time.monotonic(), 0.001))
-                count = sock.recv_into(self._buffer)
-                if count == 0:
-                    raise ConnectionResetError("closed")
-                self._unfinished_bytes += count
-                if self._unfinished_bytes > limit_bytes + _CHUNK_BYTES:
-                    raise TooLarge(limit_bytes)
-                reader.feed(self._buffer, 0, count)  # type: ignore[arg-type] # any buffer will do
-                reply = _gets(reader)
-            self.has_heard = True
-        self._unfinished_bytes = 0
-        return reply  # type: ignore[no-any-return]
+        try:
+            gets = reader.gets
+            for _ in range(count):
+                reply = gets()
+                if reply is _MORE:
+                    reply = self._waited_for(reader, limit_bytes, timeout_s)
+                found.append(reply)
+        except (TypeError, ValueError, MemoryError) as error:
+            raise InvalidResponse(type(error).__name__) from None  # what no Redis sends
+        return found
 
-
-def _gets(reader: hiredis.Reader) -> Any:
-    try:
-        return reader.gets()
-    except (TypeError, ValueError, MemoryError) as error:
-        raise InvalidResponse(type(error).__name__) from None  # what no Redis sends
+    def _waited_for(self, reader: hiredis.Reader, limit_bytes: int, timeout_s: float) -> Any:
+        """Read until there is a whole reply."""
+        sock, reply = self._sock, _MORE
+        if sock is None:
+            raise ConnectionResetError("closed")
+        deadline_at = time.monotonic() + timeout_s
+        came_bytes = 0
+        while reply is _MORE:
+            sock.settimeout(max(deadline_at - time.monotonic(), 0.001))
+            count = sock.recv_into(self._buffer)
+            if count == 0:
+                raise ConnectionResetError("closed")
+            came_bytes += count
+            if came_bytes > limit_bytes + _CHUNK_BYTES:
+                raise TooLarge(limit_bytes)
+            reader.feed(self._buffer, 0, count)  # type: ignore[arg-type] # any buffer will do
+            reply = reader.gets()
+        self.has_heard = True
+        return reply
 
 
 class TooLarge(Lost):
@@ -205,9 +211,8 @@ class Line:
         self, count: int, limit_bytes: int = LARGEST_REPLY_BYTES, timeout_s: float = TIMEOUT_S
     ) -> list[Reply]:
         """Return the next ``count`` replies, errors as values. Raises ``Lost``."""
-        take = self._replies.take
         try:
-            return [take(limit_bytes, timeout_s) for _ in range(count)]
+            return self._replies.take(count, limit_bytes, timeout_s)
         except Lost:
             self.close()
             raise
