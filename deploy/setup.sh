@@ -2,7 +2,7 @@
 # Install what Nameward needs from the distribution, build .venv/ beside this folder, then run the demo or
 # the tests. For Debian 12, Debian 13 and Ubuntu 24.04; run it as root, as often as you like.
 #
-#   bash deploy/setup.sh demo [--json] [--keep]   the containment scenario, on real packets
+#   bash deploy/setup.sh demo [--json] [--keep]   the containment scenario, on real packets; --nodes 2: two nodes
 #   bash deploy/setup.sh test                     everything that is tested
 #   bash deploy/setup.sh bench                    what an answer costs, beside dnsmasq and Unbound
 #   bash deploy/setup.sh install                  only install
