@@ -11,7 +11,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from policy.runtime.sections import RedisSettings
+from policy.runtime.state_section import RedisSettings
 
 LARGEST_BYTES = 4096
 SHORTEST_KEY_BYTES = 16

@@ -31,8 +31,8 @@ from enforcer.sharing.view import View
 from policy.addresses import to_packed
 from policy.runtime.clock import MonotonicReactor, now, wall_now
 from policy.runtime.redis_url import parse_redis_url
-from policy.runtime.sections import RedisSettings
 from policy.runtime.settings import Settings
+from policy.runtime.state_section import RedisSettings
 from policy.snapshot import Snapshot
 
 SESSION_BYTES = 4

@@ -26,9 +26,9 @@ from policy.runtime.sections import (
     LogSettings,
     MetricsSettings,
     PolicySettings,
-    RedisSettings,
     Settings,
 )
+from policy.runtime.state_section import RedisSettings
 
 __all__ = [
     "DEFAULT_PATH",
