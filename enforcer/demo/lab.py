@@ -7,19 +7,15 @@ with this process, and the folder of a run that was killed is removed by the nex
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from enforcer.demo import manifests, network, places
+from enforcer.demo import folders, manifests, network, places
 from enforcer.demo.nodes import LabNode
 from enforcer.demo.pods import Pod
-from enforcer.demo.processes import output_of, parent_of
+from enforcer.demo.processes import output_of
 from enforcer.demo.world import World
-
-_PREFIX = "nameward-demo-"
 
 CRM_SERVER, LEDGER_SERVER, BULK_SERVER = "ms1crm7k", "ms1led9m", "ms1blk3p"
 TEMP_SERVER, NEXT_SERVER = "ms1tmp5d", "ms1nxt8w"
@@ -88,21 +84,9 @@ def running(*, enforced: bool = True) -> Iterator[Lab]:
 @contextlib.contextmanager
 def own_folder() -> Iterator[Path]:
     """Make a folder for one run, and remove it afterwards; those of runs that were killed go too."""
-    remove_leftovers()
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    folder = folders.made()
     folder.chmod(0o755)  # the resolver's user passes through to its socket
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_leftovers() -> list[str]:
-    """Remove the folders of runs whose process is gone; returns their names."""
-    removed = []
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if pid.isdigit() and parent_of(int(pid)) is None:
-            shutil.rmtree(folder, ignore_errors=True)
-            removed.append(folder.name)
-    return removed

@@ -13,10 +13,10 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from enforcer.demo import folders
 from enforcer.demo.certificates import Certificates
 from enforcer.demo.failure import CannotRunHereError, LabFailureError
 from enforcer.demo.processes import wait_until
@@ -59,8 +59,8 @@ class Store:
         more: str = "",
         sentinel: bool = False,
     ) -> None:
-        self._owned = None if folder is not None else tempfile.mkdtemp(prefix="store-")
-        self.folder = Path(folder or str(self._owned))
+        self._is_owned = folder is None
+        self.folder = folder or folders.made()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.port = port
         self.addresses = tuple(addresses)
@@ -131,8 +131,8 @@ class Store:
     def stop(self) -> None:
         """End it and forget its data and folder (a folder that was given stays)."""
         self.kill()
-        if self._owned is not None:
-            shutil.rmtree(self._owned, ignore_errors=True)
+        if self._is_owned:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def kill(self) -> None:
         """End it at once, as a crash does; ``start`` brings it back, empty unless it saved."""
@@ -236,7 +236,7 @@ class Trio:
         host: str = "127.0.0.1",
         folder: Path | None = None,
     ) -> None:
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="trio-"))
+        self.folder = folder or folders.made()
         self._host = host
         ports = free_ports(5)
         settings = {"replica-announce-ip": host}
@@ -306,7 +306,7 @@ class Ring:
     """A Redis Cluster of three masters on loopback ports, without replicas."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="ring-"))
+        self.folder = folders.made()
         ports = free_ports(6)
         self.servers = [
             Store(

@@ -13,7 +13,7 @@ import pytest
 
 import enforcer
 from enforcer.demo import places, zones
-from enforcer.demo.lab import remove_leftovers
+from enforcer.demo.folders import remove_leftovers
 from enforcer.demo.processes import descendants, parent_of, wait_until
 from enforcer.demo.scenes import Stage
 from enforcer.demo.stub import Stub

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -58,24 +57,28 @@ def test_a_frozen_one_ends_too(tmp_path: Path) -> None:
     assert (tmp_path / "kept" / "log").exists()
 
 
-def test_it_dies_with_whoever_started_it(tmp_path: Path) -> None:
+def test_it_dies_with_whoever_started_it() -> None:
     """SIGKILL of this process leaves no server, frozen or not."""
     program = (
-        "import sys, time; from pathlib import Path; from enforcer.demo.stores import Store\n"
-        f"stores = [Store(Path({str(tmp_path)!r}) / name).start() for name in 'ab']\n"
+        "import time; from enforcer.demo.stores import Store\n"
+        "stores = [Store().start(), Store().start()]\n"
         "stores[0].freeze()\n"
-        "print(*(store.pid for store in stores), flush=True); time.sleep(60)"
+        "print(*(store.pid for store in stores), *(store.folder for store in stores), flush=True)\n"
+        "time.sleep(60)"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
     )
     assert child.stdout is not None
-    pids = [int(word) for word in child.stdout.readline().split()]
-    assert len(pids) == 2
+    one, other, *folders = child.stdout.readline().decode().split()
+    pids = [int(one), int(other)]
+    assert all(Path(folder).exists() for folder in folders)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     child.stdout.close()
     assert wait_until(lambda: all(map(is_gone, pids)), DEADLINE_S)
+    with Store():
+        assert not any(Path(folder).exists() for folder in folders), "the next one tidies up"
 
 
 def test_one_that_cannot_start_says_why(tmp_path: Path) -> None:
@@ -138,4 +141,3 @@ def test_a_trio_changes_its_master_and_a_ring_serves_all_slots() -> None:
         assert "cluster_slots_ok:16384" in ring.servers[2].cli("cluster", "info")
         folder = ring.folder
     assert not folder.exists()
-    assert not list(Path(tempfile.gettempdir()).glob(f"{folder.name}*"))
