@@ -1,7 +1,7 @@
 """Generate docs/configuration.md from the tree of settings: ``python -m policy.runtime.settings_page``.
 
 Owns that page's text. Never states a default, bound or variable of its own: all of it comes from
-``policy.runtime.sections``, and a test holds the page equal.
+``policy.runtime.sections`` and ``state_section``, and a test holds the page equal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from policy.runtime import sections
+from policy.runtime import sections, state_section
 from policy.runtime.reader import Field, fields, variable
 from policy.runtime.sections import SHARED_KEYS, Settings
 
@@ -36,6 +36,9 @@ This page is generated from the settings themselves (`make docs`).
 """
 
 
+_MODULES = (sections, state_section)
+
+
 def page() -> str:
     """Return the whole page."""
     parts = [_OPENING, "## Top level\n", *_section(Settings, ())]
@@ -49,15 +52,19 @@ def page() -> str:
 def _section(section: type[msgspec.Struct], path: tuple[str, ...]) -> Iterator[str]:
     texts = _docstrings(section.__name__)
     for field in fields(section):
-        if field.section is not None and field.section.__module__ == sections.__name__ and not path:
+        if field.section is not None and _has_chapter(field.section) and not path:
             continue  # a chapter of its own
         meaning, _, why = texts[field.attribute].partition("\n\n")
         yield f"### `{'.'.join((*path, field.name))}`\n"
         yield f"{_line(meaning)} {_line(why)}\n"
-        if field.section is not None and field.section.__module__ == sections.__name__:
+        if field.section is not None and _has_chapter(field.section):
             yield from _section(field.section, (*path, field.name))
         else:
             yield from _facts(section, field, (*path, field.name))
+
+
+def _has_chapter(section: type[msgspec.Struct]) -> bool:
+    return section.__module__ in {module.__name__ for module in _MODULES}
 
 
 def _facts(section: type[msgspec.Struct], field: Field, path: tuple[str, ...]) -> Iterator[str]:
@@ -94,13 +101,13 @@ def _default(section: type[msgspec.Struct], field: Field) -> Any:
 
 
 @cache
-def _tree() -> ast.Module:
-    return ast.parse(inspect.getsource(sections))
+def _tree() -> list[ast.stmt]:
+    return [node for module in _MODULES for node in ast.parse(inspect.getsource(module)).body]
 
 
 def _docstrings(name: str) -> dict[str, str]:
     """Return the text under each attribute of a class, which Python itself does not keep."""
-    body = next(node for node in _tree().body if isinstance(node, ast.ClassDef) and node.name == name).body
+    body = next(node for node in _tree() if isinstance(node, ast.ClassDef) and node.name == name).body
     texts = {}
     for before, node in pairwise(body):
         match before, node:
