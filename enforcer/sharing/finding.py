@@ -145,7 +145,11 @@ class Sentinels:
             except Lost as error:
                 troubles.append(error)
                 self._turn()
-        raise Lost(f"no Sentinel helps: {troubles[0]}", troubles[0].trouble.reason)
+        first = troubles[0].trouble
+        text = (
+            first.replace("passwordFile", "sentinelPasswordFile") if first.reason == "credentials" else first
+        )
+        raise Lost(f"no Sentinel helps: {text}", first.reason)
 
     def has_another(self, master: Address) -> Address | None:
         """Return the new master once two Sentinels (or the only one) name it; None while all is as it was."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.demo.stores import CLIENT, Ring, Store
+from enforcer.demo.stores import CLIENT, Ring, Store, free_ports
 from enforcer.sharing.credentials import Credentials
 from enforcer.sharing.door import RedisSaid, Trouble, packed, pause_s
 from tests.sharing.detour import Detour
@@ -153,6 +153,15 @@ class TestCarrying:
             assert newest == [b"9-0", b"8-0"]
             assert wrong == []
             assert clock_ms > 1_600_000_000_000
+
+    def test_over_tcp_with_either_family(self, credentials) -> None:
+        """IPv4, IPv6 in brackets, and a database of its own."""
+        with Store(port=free_ports(1)[0], addresses=("127.0.0.1", "::1")) as both:
+            for host in ("127.0.0.1", "[::1]", "localhost"):
+                with Visitor(f"redis://{host}:{both.port}/3", credentials) as visitor:
+                    visitor.up()
+                    assert visitor.write(packed(b"SET", A, host.encode())) == [b"OK"]
+                    assert both.cli("-n", "3", "get", A.decode()) == host
 
     def test_following_streams(self, store, credentials) -> None:
         """What is added while somebody follows comes to him, until he has enough."""

@@ -399,6 +399,30 @@ class TestSentinel:
         ):
             assert "is no Sentinel" in visitor.lost("answer"), server
 
+    def test_sentinels_have_a_password_of_their_own(self, store, tmp_path) -> None:
+        """Which file to name; the master is asked with the other one."""
+        master = Store(port=free_ports(1)[0], more=acl())
+        watched = f"sentinel monitor nameward 127.0.0.1 {master.port} 1\nsentinel resolve-hostnames no\n"
+        secret = {"requirepass": "of-the-sentinels"}
+        sentinel = Store(port=free_ports(2)[1], settings=secret, more=watched, sentinel=True)
+        files = {
+            "hmac_key": "k" * 32,
+            "password": "secret-of-the-test",
+            "sentinel_password": "of-the-sentinels",
+        }
+        for name, content in files.items():
+            (tmp_path / name).write_text(content)
+        paths = {f"{name}_file": str(tmp_path / name) for name in files}
+        url = f"redis+sentinel://nameward@127.0.0.1:{sentinel.port}/nameward"
+        with master, sentinel:
+            without = {key: path for key, path in paths.items() if key != "sentinel_password_file"}
+            with Visitor(url, Credentials(**without)) as visitor:
+                said = visitor.lost("credentials")
+                assert "wants a password: name its file as state.redis.sentinelPasswordFile" in said
+            with Visitor(url, Credentials(**paths)) as visitor:
+                visitor.up()
+                assert visitor.write(packed(b"HSET", A, b"f", b"v")) == [1]
+
 
 def role(server: Store) -> str:
     """What a server is; "" while Sentinel ends its connections."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from enforcer.sharing.askers import Askers
 from enforcer.sharing.entries import Malformed, after, entries_of, hash_of, instant_of, streams_of, time_of
 from enforcer.sharing.finding import ALWAYS, needed_commands
 from enforcer.sharing.fleet import moved_to
@@ -106,6 +109,44 @@ def test_every_needed_command_is_tested_with_keys_of_ours() -> None:
             assert keys or name == b"SCAN"
             assert not is_cluster or {slot_of(key) for key in keys} <= {slot_of(home)}
     assert not {command[0] for command in needed_commands(home, is_cluster=False)} & set(ALWAYS)
+
+
+class _Nothing:
+    """A session whose connections are none."""
+
+    trouble = None
+
+    def fleet(self) -> Any:
+        """What a thread asks by."""
+        return self
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def test_no_question_falls_between_threads_that_come_and_go() -> None:
+    """Threads end after a moment without questions; each question is answered all the same."""
+    answers: list[object] = []
+    threads: list[threading.Thread] = []
+
+    def started(work: Callable[[], None], name: str) -> threading.Thread:
+        threads.append(threading.Thread(target=work, name=name))
+        threads[-1].start()
+        return threads[-1]
+
+    askers = Askers(lambda call, *args: call(*args), started, idle_s=0.0002)
+    session: Any = _Nothing()
+    for number in range(2000):
+        limit_at = time.monotonic() + 30
+        askers.ask(session, lambda _reader, number=number: number, answers.append, 10.0)
+        while len(answers) <= number and time.monotonic() < limit_at:
+            time.sleep(0.0002 * (number % 3))
+    askers.stop()
+    for thread in threads:
+        thread.join(30)
+    assert answers == list(range(2000))
+    assert len(threads) > 1, "they came and went"
+    assert not any(thread.is_alive() for thread in threads)
 
 
 class TestLane:
