@@ -63,7 +63,7 @@ class SimulatedNode:
             pod=self._pod(pod), uid=UID, node=self.name, reasons=(reason,), more=0, generation=42,
             realized_at=AT, session=SESSION,
         )  # fmt: skip
-        return unlink(key), hset(key, sealed(key, record.fields())), pexpire(key, GRANT_MS)
+        return hset(key, sealed(key, record.fields())), pexpire(key, GRANT_MS)
 
     def renewed(self, index: int) -> bytes:
         """Return what is written when a grant is prolonged."""

@@ -35,7 +35,7 @@ RENEWED_EVERY_S, GIVEN_UP_AFTER_S = 60, 600
 CONNECTIONS_A_NODE = 4
 OPTIONS = ("--hash-max-listpack-value", "256")
 AT_ONCE = 300
-GRANTS_AT_ONCE = max(session._MOST_COMMANDS // 3 // PIECE, 1) * PIECE
+GRANTS_AT_ONCE = max(session._MOST_COMMANDS // 2 // PIECE, 1) * PIECE
 """What the door puts into one transaction when everything is written again."""
 TURNS = 4
 SAMPLE = 100_000
@@ -154,7 +154,7 @@ def together(redis: Server, nodes: list[SimulatedNode]) -> dict[str, float]:
     Returns how long a node waits for the replies to one: beyond a second it takes Redis for lost.
     """
     waits_s: list[float] = []
-    replies = 3 + 3 * GRANTS_AT_ONCE
+    replies = 3 + 2 * GRANTS_AT_ONCE
     with selectors.DefaultSelector() as ready:
         for node in nodes:
             connection = redis.connect()
@@ -216,7 +216,7 @@ def life(redis: Server, nodes: list[SimulatedNode]) -> dict[str, float]:
     return {
         "renewal_us": round(cpu_us(redis, renewals, len(renewals)), 2),
         "heartbeat_us": round(cpu_us(redis, heartbeats, len(heartbeats) // 3), 2),
-        "new_grant_us": round(cpu_us(redis, new, len(new) // 3), 2),
+        "new_grant_us": round(cpu_us(redis, new, len(new) // 2), 2),
     }
 
 
@@ -275,7 +275,7 @@ def at_the_aim(measured: dict[str, float]) -> dict[str, float]:
         "renewals_a_second": round(renewals),
         "new_grants_a_second": round(new),
         "heartbeats_a_second": NODES,
-        "commands_a_second": round(renewals + 3 * new + 3 * NODES),
+        "commands_a_second": round(renewals + 2 * new + 3 * NODES),
         "busy_percent": round(load_us / 1e4, 1),
         "full_resync_s": round(grants * measured["resync_us_a_grant"] / 1e6, 1),
         "listing_s_of_redis": round(grants * measured["listing_us_a_grant"] / 1e6, 1),
