@@ -26,7 +26,6 @@ SEVERAL = Reason("", "", "")
 _UNLINK = b"*2\r\n$6\r\nUNLINK\r\n"
 _HSET = b"*%d\r\n$4\r\nHSET\r\n" % (2 + 2 * FIELDS)
 _PEXPIRE = b"*3\r\n$7\r\nPEXPIRE\r\n"
-_permission = lru_cache(maxsize=4096)(permission)
 
 
 class _Parts(NamedTuple):
@@ -133,10 +132,16 @@ class Composer:
             reasons = live
         for reason in reasons:
             holding.shared = reason
-            name, policy, rule = reason
-            return f"{escape(name)} {_permission(policy, rule)} {left_s:.1f}".encode()
+            return b"%b%.1f" % (_said(reason), left_s)
         holding.shared = SEVERAL
         return b""
+
+
+@lru_cache(maxsize=8192)
+def _said(reason: Reason) -> bytes:
+    """Return a reason without its time; a name has several addresses, and comes again."""
+    name, policy, rule = reason
+    return f"{escape(name)} {permission(policy, rule)} ".encode()
 
 
 def _named(parts: _Parts, holding: Holding) -> bytes:
@@ -150,5 +155,6 @@ def _pairs(fields: dict[bytes, bytes]) -> bytes:
 
 
 def _expire(named: bytes, remaining_s: float) -> bytes:
-    life = b"%d" % int(remaining_s * 1000)
-    return b"%b%b$%d\r\n%b\r\n" % (_PEXPIRE, named, len(life), life)
+    life_ms = int(remaining_s * 1000)
+    digits = 5 if 9999 < life_ms < 100_000 else len(str(life_ms))
+    return b"%b%b$%d\r\n%d\r\n" % (_PEXPIRE, named, digits, life_ms)

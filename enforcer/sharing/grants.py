@@ -7,11 +7,11 @@ writing that first removes whatever lies there, of any type; never to an assumpt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from enforcer.ledger import Account, ElementKey, Holding
+from enforcer.ledger import ElementKey, Holding
 from enforcer.sharing.composing import FIELDS, Composer
 from enforcer.sharing.keys import Keys, Place
 from enforcer.sharing.ledger import RedisLedger
@@ -85,16 +85,14 @@ class GrantFeed:
     def piece(self, count: int) -> Piece:
         """Return up to ``count`` grants' commands; what was marked goes before what is walked."""
         piece = Piece([], [])
-        now = self._now()
-        self._composer.begin(self._keyring(), now)
-        for key in self._next(count):
-            self._compose(key, piece, now, anew=False)
-            count -= 1
+        self._composer.begin(self._keyring(), self._now())
+        marked = self._next(count)
+        self._compose(marked, piece, anew=False)
+        count -= len(marked)
         if count and self._walk is not None:
-            for key in islice(self._walk, count):
-                self._compose(key, piece, now, anew=True)
-                count -= 1
-            if count:
+            walked = list(islice(self._walk, count))
+            self._compose(walked, piece, anew=True)
+            if len(walked) < count:
                 self._walk = None
                 self._composer.forget(self._ledger.accounts)
         return piece
@@ -111,40 +109,51 @@ class GrantFeed:
             for destination in list(account.destinations):
                 yield from list(account.destinations.get(destination, ()))
 
-    def _compose(self, key: ElementKey, piece: Piece, now: float, *, anew: bool) -> None:
-        account, holding = self._held(key)
+    def _compose(self, keys: Iterable[ElementKey], piece: Piece, *, anew: bool) -> None:
+        """Add what brings the records of these keys up to date; the loop of all, so flat."""
         commands, about = piece
-        if account is not None and holding is not None and holding.until > now:
-            sort = self._sort(key, holding, anew=anew)
+        accounts, buried, composer, now = (
+            self._ledger.accounts,
+            self._outbox.ended,
+            self._composer,
+            self._now(),
+        )
+        for key in keys:
+            elements, packed, _ = key
+            size = 4 if elements[-1] == "4" else 16
+            account = accounts.get(packed[:size])
+            held = account.destinations.get(packed[size : 2 * size]) if account is not None else None
+            holding = held.get(key) if held is not None else None
+            if account is None or holding is None or holding.until <= now:
+                self._take_away(key, holding, piece)
+                continue
+            if anew or (holding.shared is None and key in buried):
+                sort = REPLACED
+                commands.append(composer.remove(elements, packed))
+            elif holding.shared is None:
+                sort = FRESH
+            elif composer.says(holding):
+                about.append((RENEWED, key))
+                commands.append(composer.renew(account, holding))
+                continue
+            else:
+                sort = CHANGED
             about.append((sort, key))
-            if sort is RENEWED:
-                commands.append(self._composer.renew(account, holding))
-                return
-            if sort is REPLACED:
-                commands.append(self._composer.remove(key[0], key[1]))
-            commands += self._composer.write(account, holding)
-            return
+            commands += composer.write(account, holding)
+
+    def _take_away(self, key: ElementKey, holding: Holding | None, piece: Piece) -> None:
         if holding is not None:
             holding.shared = None
-        if self._outbox.is_buried(key):
-            about.append((REMOVED, key))
-            commands.append(self._composer.remove(key[0], key[1]))
+        if key in self._outbox.ended:
+            piece.about.append((REMOVED, key))
+            piece.commands.append(self._composer.remove(key[0], key[1]))
 
-    def _sort(self, key: ElementKey, holding: Holding, *, anew: bool) -> Sort:
-        if anew:
-            return REPLACED
-        if holding.shared is None:
-            return REPLACED if self._outbox.is_buried(key) else FRESH
-        return RENEWED if self._composer.says(holding) else CHANGED
-
-    def _held(self, key: ElementKey) -> tuple[Account | None, Holding | None]:
+    def _holding(self, key: ElementKey) -> Holding | None:
         elements, packed, _ = key
         size = 4 if elements[-1] == "4" else 16
         account = self._ledger.accounts.get(packed[:size])
-        if account is None:
-            return None, None
-        held = account.destinations.get(packed[size : 2 * size])
-        return account, held.get(key) if held else None
+        held = account.destinations.get(packed[size : 2 * size]) if account is not None else None
+        return held.get(key) if held is not None else None
 
     def answered(self, piece: Piece, replies: Sequence[object]) -> bool:
         """Take the replies of a piece; False: Redis refused something, so that nothing is sure."""
@@ -168,7 +177,7 @@ class GrantFeed:
             again.append(key)
         self.published += len(piece.about) - len(again)
         for key in again:
-            _, holding = self._held(key)
+            holding = self._holding(key)
             if holding is not None:
                 holding.shared = None
         if again:
@@ -177,7 +186,7 @@ class GrantFeed:
 
     def _clear(self, key: ElementKey) -> None:
         """Something else lies under the key: it is removed when it is written next, or at last then."""
-        _, holding = self._held(key)
+        holding = self._holding(key)
         if holding is not None:
             self._outbox.bury(key, holding.until)
 

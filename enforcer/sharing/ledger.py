@@ -30,7 +30,7 @@ class RedisLedger(MemoryLedger):
 
     def adopt(self, openings: Iterable[Opening], now: float) -> None:
         """See ``Ledger``."""
-        opened = list(openings)
+        opened = openings if isinstance(openings, list) else list(openings)
         super().adopt(opened, now)
         self.outbox.touch([each[1] for each in opened])
 

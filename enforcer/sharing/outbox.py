@@ -27,7 +27,8 @@ class Outbox:
         self._now = now
         self.wake: Callable[[], None] = _nobody
         self._touched: dict[ElementKey, None] = {}
-        self._ended: dict[ElementKey, float] = {}
+        self.ended: dict[ElementKey, float] = {}
+        """Records that may still be there and that nobody stands for, with their ends; read by the feed."""
         self._is_open = False
         self.dropped = 0
         """Marks that were let go."""
@@ -42,7 +43,7 @@ class Outbox:
     def open(self) -> None:
         """Redis is there: write what changes, and take away again what may have come back."""
         self._is_open = True
-        self._touched = dict.fromkeys(self._ended)
+        self._touched = dict.fromkeys(self.ended)
         self.wants_resync = False
         if self._touched:
             self.wake()
@@ -56,11 +57,13 @@ class Outbox:
         """Note that the ledger has changed these."""
         if not self._is_open:
             return
-        if not self._touched:
+        touched = self._touched
+        if not touched:
             self.wake()
-        self._touched.update(dict.fromkeys(keys))
-        if len(self._touched) > self._limit:
-            self.dropped += len(self._touched)
+        for key in keys:
+            touched[key] = None
+        if len(touched) > self._limit:
+            self.dropped += len(touched)
             self._touched = {}
             self.wants_resync = True
 
@@ -75,10 +78,10 @@ class Outbox:
 
     def bury(self, key: ElementKey, until: float) -> None:
         """Remember until when a copy of a record as it was may live."""
-        self._ended[key] = max(until, self._ended.get(key, until))
-        if len(self._ended) > self._limit:
-            self.dropped += len(self._ended)
-            self._ended = {}
+        self.ended[key] = max(until, self.ended.get(key, until))
+        if len(self.ended) > self._limit:
+            self.dropped += len(self.ended)
+            self.ended = {}
             self.wants_scan = True
 
     def take(self) -> list[ElementKey]:
@@ -86,17 +89,13 @@ class Outbox:
         touched, self._touched = self._touched, {}
         return list(touched)
 
-    def is_buried(self, key: ElementKey) -> bool:
-        """Say whether there may still be a record of the key that nobody stands for."""
-        return key in self._ended
-
     def sweep(self) -> None:
         """Forget records that have expired; looks at a bounded number of them, in turn."""
         now = self._now()
-        for key, until in list(islice(self._ended.items(), SWEPT)):
-            del self._ended[key]
+        for key, until in list(islice(self.ended.items(), SWEPT)):
+            del self.ended[key]
             if until > now:
-                self._ended[key] = until
+                self.ended[key] = until
 
 
 def _nobody() -> None:

@@ -69,7 +69,7 @@ class TestGrants:
     def test_written(self, up: SharingNode) -> None:
         """Soon after it was opened, as the contract has it."""
         open_(up, reason="api.example.com")
-        up.run(0.03)
+        up.run(0.06)
         (key,) = up.shared()
         assert key == b"nameward:default:{node-a}:grant:10.0.0.1:203.0.113.7:tcp:443"
         fields: Any = up.door.redis.hgetall(key)
@@ -94,7 +94,7 @@ class TestGrants:
         for reason in ("x y", "é; z", "p%"):
             open_(up, TO6, 50.0 + len(reason), reason, first=100, last=300)
         open_(up, reason="\x00/")
-        up.run(0.03)
+        up.run(0.06)
         written = {
             parts[1]: dict(zip(parts[2::2], parts[3::2], strict=True))
             for parts in up.door.commands
@@ -111,18 +111,18 @@ class TestGrants:
     def test_renewed(self, up: SharingNode) -> None:
         """One command, whatever the number of renewals since the last look."""
         open_(up)
-        up.run(0.03)
+        up.run(0.06)
         said(up)
         for for_s in (70.0, 80.0, 90.0):
             open_(up, for_s=for_s)
-        up.run(0.03)
+        up.run(0.06)
         assert said(up) == [b"PEXPIRE"]
         assert up.differences() == {}
 
     def test_renewed_when_its_record_is_gone(self, up: SharingNode) -> None:
         """Somebody has removed it (or Redis evicted it): it is written again."""
         open_(up)
-        up.run(0.03)
+        up.run(0.06)
         up.door.redis.delete(*up.wanted())
         open_(up, for_s=90.0)
         up.run(0.1)
@@ -150,18 +150,18 @@ class TestGrants:
     def test_another_reason(self, up: SharingNode) -> None:
         """Joins, and its record says so; later it ends while the first goes on."""
         open_(up, for_s=60.0, reason="long")
-        up.run(0.03)
+        up.run(0.06)
         open_(up, for_s=20.0, reason="short")
-        up.run(0.03)
+        up.run(0.06)
         assert len(up.record(next(iter(up.shared()))).reasons) == 2
         up.run(25.0)
         assert up.differences() == {}
         open_(up, for_s=60.0, reason="long")
-        up.run(0.03)
+        up.run(0.06)
         assert [each.name for each in up.record(next(iter(up.shared()))).reasons] == ["long"]
         said(up)
         open_(up, for_s=70.0, reason="long")
-        up.run(0.03)
+        up.run(0.06)
         assert said(up) == [b"PEXPIRE"]
 
     def test_one_of_several_is_renewed(self, up: SharingNode) -> None:
@@ -178,17 +178,17 @@ class TestGrants:
     def test_revoked(self, up: SharingNode) -> None:
         """Its record goes with it."""
         open_(up)
-        up.run(0.03)
+        up.run(0.06)
         said(up)
         up.ledger.replace(up.ledger.accounts[A4], [])
-        up.run(0.03)
+        up.run(0.06)
         assert said(up) == [b"UNLINK"]
         assert up.shared() == {}
 
     def test_its_time_is_over(self, up: SharingNode) -> None:
         """Nothing is to be written: it has expired there too."""
         open_(up, for_s=30.0)
-        up.run(0.03)
+        up.run(0.06)
         said(up)
         up.run(40.0)
         account = up.ledger.accounts[A4]
@@ -208,7 +208,7 @@ class TestGrants:
     def test_a_revision_that_changes_nothing(self, up: SharingNode) -> None:
         """Costs nothing, whatever the generation."""
         open_(up)
-        up.run(0.03)
+        up.run(0.06)
         said(up)
         account = up.ledger.accounts[A4]
         up.generation += 1
@@ -222,13 +222,13 @@ class TestGrants:
     def test_decided_by_another_rule(self, up: SharingNode) -> None:
         """A revision that keeps a grant for another reason writes it anew, with its generation."""
         open_(up)
-        up.run(0.03)
+        up.run(0.06)
         account = up.ledger.accounts[A4]
         up.generation += 1
         (holding,) = account.holdings()
         other = Reason("a", "mcp/other", "rule")
         up.ledger.replace(account, [copy_of(holding, reasons={other: holding.until})])
-        up.run(0.03)
+        up.run(0.06)
         ((key, shown),) = up.shared().items()
         assert list(shown.reasons) == [other]
         assert up.record(key).generation == 4
@@ -237,10 +237,10 @@ class TestGrants:
         """Its grants are its own, the old one's are gone."""
         open_(up)
         open_(up, OTHER)
-        up.run(0.03)
+        up.run(0.06)
         up.ledger.open_account(identity(A4, "uid-b", "mcp/b"))
         open_(up)
-        up.run(0.03)
+        up.run(0.06)
         (shown,) = up.shared().values()
         assert (shown.pod, shown.uid, shown.address) == ("mcp/b", "uid-b", "203.0.113.7")
 
@@ -377,7 +377,7 @@ class TestReturn:
         for number in range(300):
             open_(up, number.to_bytes(4, "big"))
         for executed in (True, False, True):
-            up.run(0.025)
+            up.run(0.055)
             up.lose(executed=executed)
             up.ledger.forget(up.ledger.accounts[A4], next(up.ledger.accounts[A4].holdings()), None)
             up.up()
@@ -799,7 +799,7 @@ class Story:
         self.node.run(step.seconds)
 
     def flush(self, step: Step) -> None:
-        self.node.run(0.02)
+        self.node.run(0.05)
 
     def lose(self, step: Step) -> None:
         if self.node.door.is_up:
@@ -854,7 +854,7 @@ def test_marks_alone_are_enough(lasting_store: Store, story: list[Step]) -> None
         for step in story:
             if step.what not in {"lose", "lose-unsent", "back", "empty"}:
                 plays.play(step)
-                node.run(0.045)
+                node.run(0.11)
                 assert node.differences() == {}
         assert node.publisher.resyncs == 1
     finally:
