@@ -47,7 +47,7 @@ class Plan:
     server: str
     names: Sequence[str]
     rate: float = 2000.0
-    most_open: int = 500
+    most_open: int = 250
     port: int = places.SINK_PORT
 
 
