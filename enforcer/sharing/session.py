@@ -30,7 +30,7 @@ _EXPRESS_PROBE_S = 5.0
 _PACE_S = 0.04
 """After few commands what comes meanwhile travels together: a transaction costs as much as 100 commands."""
 _FEW_COMMANDS = 256
-_MOST_COMMANDS = 512
+_MOST_COMMANDS = 128
 _MOST_WORKS = 64
 _MOST_ENTRIES = 64
 _BREATH_S = 0.01
