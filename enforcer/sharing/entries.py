@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 LAST_IN_MS = b"18446744073709551615"
+_MOST_DIGITS = 10
+"""Of seconds since 1970, or of microseconds: until the year 2286."""
 
 
 class Malformed(ValueError):
@@ -45,9 +47,13 @@ def after(instant_ms: int) -> bytes:
 def time_of(reply: object) -> int:
     """Return Redis's clock from a reply to TIME, in milliseconds. Raises ``Malformed``."""
     match reply:
-        case [bytes() as seconds, bytes() as micros] if seconds.isdigit() and micros.isdigit():
+        case [bytes() as seconds, bytes() as micros] if _is_count(seconds) and _is_count(micros):
             return int(seconds) * 1000 + int(micros) // 1000
     raise Malformed("the reply to TIME")
+
+
+def _is_count(said: bytes) -> bool:
+    return said.isdigit() and len(said) <= _MOST_DIGITS
 
 
 def entries_of(reply: object, now_ms: int) -> list[Entry]:

@@ -17,6 +17,8 @@ from enforcer.sharing.reading import MAX_ROWS, Node, Read, Reader, Reading, Task
 from enforcer.sharing.troubles import Lost
 from policy.addresses import to_packed
 
+LONGEST_S = 1e9
+"""No instant further away is shown, or asked for: thirty years are within every calendar."""
 ENTRIES_A_NODE = 50
 """Refusals of one node, however many nodes there are."""
 Nodes = Mapping[str, Node]
@@ -66,7 +68,8 @@ def _read_grants(reading: Reading, nodes: Nodes) -> None:
                 if not reading.is_current(nodes.get(record.node), record.session):
                     continue
                 seen.add(key)
-                for row in rows.grant_rows(record, left_ms / 1000, lost=_is_lost(nodes, record.node)):
+                left_s = min(left_ms / 1000, LONGEST_S)  # who can write to Redis can prolong any key
+                for row in rows.grant_rows(record, left_s, lost=_is_lost(nodes, record.node)):
                     if request.name in {"", row["name"]}:
                         reading.take(row)
 
@@ -94,7 +97,8 @@ def _read_pods(reading: Reading, nodes: Nodes) -> None:
 def _read_blocked(reading: Reading, nodes: Nodes) -> None:
     """Read the latest refusals of each node; what an attacker writes a second time has an old number."""
     request, now_ms = reading.task.request, reading.reader.time_ms()
-    first = b"%d" % max(now_ms - int(request.since_s * 1000), 0) if request.since_s else b"-"
+    since_s = min(max(request.since_s, 0.0), LONGEST_S)  # whoever may open the socket may write any number
+    first = b"%d" % max(now_ms - int(since_s * 1000), 0) if since_s else b"-"
     share = max(ENTRIES_A_NODE, MAX_ROWS // max(len(nodes), 1))
     for name in sorted(nodes):
         if not reading.may_go_on():

@@ -256,6 +256,15 @@ class TestStrangers:
         b.redis.persist(b.grant())
         assert looking.rows("grants") == []
 
+    def test_a_grant_that_was_made_to_last_for_ever_is_shown_with_some_end(self, looking: Looking) -> None:
+        """Redis takes a life of 290 million years; no calendar does, and the reading went on."""
+        b = looking.node("node-b")
+        b.redis.pexpire(b.grant("one", "10.0.1.1"), 9_000_000_000_000_000_000)
+        b.grant("two", "10.0.1.2")
+        rows = looking.rows("grants")
+        assert [row["pod"] for row in rows] == ["one", "two"]
+        assert all(row["expiresAt"].startswith("20") for row in rows)
+
 
 class TestStatus:
     """``nameward status`` of other nodes."""
@@ -330,6 +339,12 @@ class TestBlocked:
         assert sorted((row["pod"], row["count"]) for row in rows) == [("b-0", 4), ("b-1", 2)]
         assert len(looking.rows("blocked", raw=True)) == 3
         assert [row["count"] for row in looking.rows("blocked", pod="b-1")] == [2]
+
+    @pytest.mark.parametrize("since_s", [1e308, -1e308, 1e-320])
+    def test_any_number_of_seconds_may_be_asked_for(self, looking: Looking, since_s: float) -> None:
+        """Whoever may open the socket may write any: it is a number, not the end of the enforcer."""
+        looking.node("node-b").refuse("evil.example")
+        assert looking.find("blocked", since_s=since_s).refusal == ""
 
     def test_since_goes_by_redis_clock(self, looking: Looking) -> None:
         """Whatever the nodes' clocks say."""
