@@ -29,7 +29,7 @@ FLUSH_S = 0.05
 """How long changes are gathered: a piece costs half as much a grant as five small ones."""
 PIECE_S = 0.002
 """The pause between pieces while there are more."""
-PIECE = 96
+PIECE = 128
 PODS_PIECE = 24
 REFUSED_S = 0.2
 BEAT_S = 1.0
