@@ -3,7 +3,8 @@
 Owns ``<runtimeDir>/inspect.sock``. Anyone on the node may read; nobody can change anything. Every
 answer ends with ``{"end": true}`` or ``{"error": text}``, before which ``{"warning": text}`` may say what is
 missing; ``blocked`` with ``follow`` goes on until the asker closes. Invariant: an asker that does not read
-costs one piece of its answer, and what other nodes had to say for ``READ_WITHIN_S``, no more.
+costs one piece of its answer, and what other nodes had to say for ``READ_WITHIN_S``, no more; it is not
+heard again before its answer has left, be that an error.
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ class Asker(TwistedProtocol):
         self._asked = b""
         self._rows: Iterator[Row] = iter(())
         self._request: Request | None = None
+        self._refusal = ""
+        self._is_busy = False
+        """From a request until all of its answer has left."""
+        self._is_answered = False
+        """The last line of the answer was written, and has to leave."""
         self._warnings: tuple[str, ...] = ()
         self._end_search: Callable[[], None] = _nothing
         self._close: Callable[[], None] = _nothing
@@ -74,7 +80,7 @@ class Asker(TwistedProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Collect a request line; answer it once it is whole."""
-        if self._request is not None:
+        if self._is_busy:
             return  # one at a time
         self._asked += data
         line, whole, _ = self._asked.partition(b"\n")
@@ -83,6 +89,7 @@ class Asker(TwistedProtocol):
             self._lose()
         elif whole:
             self._asked = b""
+            self._is_busy = True
             self._answer(line)
 
     def _answer(self, line: bytes) -> None:
@@ -117,13 +124,22 @@ class Asker(TwistedProtocol):
             self.transport.abortConnection()
 
     def _fail(self, text: str) -> None:
-        self._request = None
-        self._say({"error": text})
+        self._refusal = text
+        self.transport.registerProducer(self, streaming=False)
 
     def resumeProducing(self) -> None:
         """Write the next piece of rows (Twisted asks for it when the last one is written)."""
         if self._stop is not None:
             self._paused = False
+            return
+        if self._is_answered:
+            self._is_answered = self._is_busy = False
+            self.transport.unregisterProducer()
+            return
+        if self._refusal:
+            self._request, refusal, self._refusal = None, self._refusal, ""
+            self._is_answered = True
+            self._say({"error": refusal})
             return
         piece = list(islice(self._rows, ROWS_A_PIECE))
         if piece:
@@ -133,14 +149,14 @@ class Asker(TwistedProtocol):
         self._is_read = True
         close()
         request, self._request = self._request, None
-        self.transport.unregisterProducer()
         self._warn(self._warnings)
         if request is not None and request.command == "blocked" and request.follow:
-            self._request = request
+            self.transport.unregisterProducer()
             follow = self._of.inspection.follow
             self._stop = follow(request, self._followed, lambda text: self._warn([text]), self._of.now)
             self.transport.registerProducer(self, streaming=True)
         else:
+            self._is_answered = True
             self._say({"end": True})
 
     def pauseProducing(self) -> None:
