@@ -35,6 +35,8 @@ _MOST_WORKS = 64
 _MOST_ENTRIES = 64
 _BREATH_S = 0.01
 """After a full batch of entries: whoever floods our streams gets no more of the loop than this leaves."""
+_PAUSE_S = 0.1
+"""After entries that are too large: whoever writes such costs ten connections a second."""
 _LARGEST_ENTRIES_BYTES = 1 << 20
 _FUTURE_MS = 2000
 _BATCHES_AHEAD = 4
@@ -271,11 +273,11 @@ class Session:
                 self._ended.wait(_BREATH_S)
 
     def _skip(self, cursors: dict[bytes, bytes]) -> None:
-        """Go on after what is too large, on a new connection."""
+        """Go on after what is too large, on a new connection; it goes, for its id may be ahead of the clock."""
+        self._ended.wait(_PAUSE_S)
         self._listener = self.opened(self._writer.address)
         now_ms = time_of(self._listener.ask(b"TIME"))
-        for stream in cursors:
-            cursors[stream] = after(now_ms + 1)
+        self._renew(self._listener, cursors, tuple(cursors), now_ms)
 
     def _renew(self, line: Line, cursors: dict[bytes, bytes], streams: Sequence[bytes], now_ms: int) -> None:
         """Remove streams of ours that are none, or whose ids are ahead of the clock."""

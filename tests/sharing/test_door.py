@@ -351,6 +351,21 @@ class TestStrangers:
             assert visitor.loop.until(lambda: heard(b"2"))
             assert visitor.said == ["up"]
 
+    def test_too_large_and_far_in_the_future_is_met_once(self, store, credentials) -> None:
+        """It is not met again and again: it goes, and what comes after it is heard."""
+        with Visitor(store.unix_url, credentials, streams=(ACKS, REQUESTS)) as visitor:
+            visitor.up()
+            put_big(store, "xadd", ACKS.decode(), "9999999999999-0", "f")
+            assert visitor.loop.until(lambda: visitor.door.oversized)
+
+            def heard(word: bytes) -> bool:
+                visitor.send(ACKS, b"XADD", ACKS, b"*", b"n", word)
+                return any(entry.fields.get(b"n") == word for _, entry in visitor.entries)
+
+            assert visitor.loop.until(lambda: heard(b"1"))
+            assert visitor.door.oversized == 1
+            assert visitor.said == ["up"]
+
     def test_slow_by_200_ms_it_is_up_and_works(self, store, credentials) -> None:
         """Each reply takes its time, nothing is lost, and many writes share one way."""
         with Detour(store.path, 0.2) as way, Visitor(way.url, credentials) as visitor:
