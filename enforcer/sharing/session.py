@@ -273,7 +273,7 @@ class Session:
                 self._ended.wait(_BREATH_S)
 
     def _skip(self, cursors: dict[bytes, bytes]) -> None:
-        """Go on after what is too large, on a new connection; it goes, for its id may be ahead of the clock."""
+        """Go on after what is too large, on a new connection; it goes: its id may be ahead of the clock."""
         self._ended.wait(_PAUSE_S)
         self._listener = self.opened(self._writer.address)
         now_ms = time_of(self._listener.ask(b"TIME"))
