@@ -52,7 +52,7 @@ class Fixed(NamedTuple):
 
 
 class Claims(NamedTuple):
-    """Every address that pods of this node claim: its pod, or None where several do."""
+    """Every address that pods of this node claim: its pod, or None where several do, here or elsewhere."""
 
     pods: dict[bytes, Pod | None]
     governed: frozenset[bytes]
@@ -63,14 +63,14 @@ def local_pods(world: World, node: str) -> Iterable[Pod]:
     return (pod for pod in world.pods if pod.node in {"", node} and not pod.host_network)
 
 
-def claims(world: World, node: str) -> Claims:
-    """Collect the addresses of this node's pods."""
+def claims(snapshot: Snapshot, node: str) -> Claims:
+    """Collect the addresses of this node's pods; what a pod of another node claims too is nobody's."""
     pods: dict[bytes, Pod | None] = {}
     governed: set[bytes] = set()
-    for pod in local_pods(world, node):
+    for pod in local_pods(snapshot.world, node):
         for text in pod.addresses:
             packed = to_packed(text)
-            pods[packed] = None if packed in pods and pods[packed] is not pod else pod
+            pods[packed] = pod if snapshot.pod_at(packed) is pod else None
             if pod.governed:
                 governed.add(packed)
     return Claims(pods, frozenset(governed))

@@ -116,7 +116,7 @@ class Reconciler:
         """Interfaces or (``forget``) routes changed: look again; whatever follows from it is done."""
         if self.snapshot is None:
             return
-        claimed = claims(self.snapshot.world, self.fixed.node)
+        claimed = claims(self.snapshot, self.fixed.node)
         self._interfaces = {} if forget else self._interfaces
         host = self._look_at_host(claimed)
         if host != self._host:
@@ -151,7 +151,7 @@ class Reconciler:
 
     def _apply(self, snapshot: Snapshot) -> None:
         now = self._now()
-        claimed = claims(snapshot.world, self.fixed.node)
+        claimed = claims(snapshot, self.fixed.node)
         host = self._look_at_host(claimed)
         wanted = identities(claimed, host, self.fixed.boot_id)
         self._bring_bridges(claimed, host, self._installation.bridges)
@@ -352,7 +352,7 @@ class Reconciler:
             return ""
         now = self._now()
         wrong: list[str] = []
-        claimed = claims(snapshot.world, self.fixed.node)
+        claimed = claims(snapshot, self.fixed.node)
         identified = {s: each for s, each in self._identities.items() if s in claimed.pods}
         desired = desired_elements(
             snapshot, claimed, self._host, fixed=self.fixed, admitted=identified, coming=self.coming

@@ -175,6 +175,22 @@ def test_an_address_that_two_pods_claim_is_governed_and_granted_to_neither(rig: 
     assert rig.ask("api.example.com", API).outcomes == ("denied",)
 
 
+def test_an_address_that_a_pod_of_another_node_has_too_loses_its_grants(rig: Rig) -> None:
+    """The source names two: neither node knows whose it is, so what was open is open no more."""
+    rig.ask("api.example.com", API)
+    source = to_packed(A.addresses[0])
+    assert rig.open_now()
+    twin = msgspec.structs.replace(B, addresses=(A.addresses[0],), node="another")
+    rig.apply(POLICY, pods=(A, twin))
+    rig.run_threads()
+    assert not [each for each in rig.open_now() | rig.live_now() if source in each[1]]
+    assert source in {each.key for each in rig.kernel.elements("governed4")}
+    assert not [each for each in rig.kernel.elements("podsrc4") if each.key.endswith(source)]
+    rig.apply(POLICY, pods=(A,))
+    rig.run_threads()
+    assert rig.ask("api.example.com", API).outcomes == ("realized",)
+
+
 def test_a_pod_whose_interface_changes_is_another(rig: Rig) -> None:
     """Identity is address, interface, uid and boot: its grants go, and it is admitted anew."""
     rig.ask("api.example.com", API)

@@ -138,6 +138,7 @@ def test_one_source_that_has_an_address_twice_denies_both(three: NodesStage) -> 
         return not answer.addresses
 
     assert wait_until(refused, 5.0)
+    assert wait_until(lambda: not b.ward.grants(first.name), 5.0), "what was open stayed open"
     for node in (a, b, c):
         assert f"{first.addresses[0]} is claimed by several pods" in problems(node), problems(node)
     for pod, own, name in ((first, b, places.LEDGER), (second, c, places.CRM)):
