@@ -60,10 +60,10 @@ class Composer:
         self._now = now
         self._generation = self._generation_now()
 
-    def write(self, account: Account, holding: Holding) -> tuple[bytes, bytes]:
+    def write(self, account: Account, holding: Holding, *, replaces: bool) -> tuple[bytes, ...]:
         """Return the commands that write the record of a live holding: its fields, and its life.
 
-        Notes in ``holding.shared`` what the record says.
+        ``replaces``: whatever lies there is removed first. Notes in ``holding.shared`` what the record says.
         """
         parts = self._parts.get(account.identity.source)
         if parts is None or parts.account is not account or parts.generation != self._generation:
@@ -75,10 +75,9 @@ class Composer:
         said = b"%b%b%b$7\r\nreasons\r\n$%d\r\n%b\r\n%b" % (
             named, parts.before, self._realized[1], len(reasons), reasons, parts.after,
         )  # fmt: skip
-        return (
-            b"%b%b$3\r\nmac\r\n$32\r\n%b\r\n" % (_HSET, said, self._mac(said)),
-            _expire(named, holding.until - now),
-        )
+        sealed = b"%b%b$3\r\nmac\r\n$32\r\n%b\r\n" % (_HSET, said, self._mac(said))
+        life = _expire(named, holding.until - now)
+        return (_UNLINK + named, sealed, life) if replaces else (sealed, life)
 
     def renew(self, account: Account, holding: Holding) -> bytes:
         """Return the command that lets the record of a live holding last as long as it does."""

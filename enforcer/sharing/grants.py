@@ -129,7 +129,6 @@ class GrantFeed:
                 continue
             if anew or (holding.shared is None and key in buried):
                 sort = REPLACED
-                commands.append(composer.remove(elements, packed))
             elif holding.shared is None:
                 sort = FRESH
             elif composer.says(holding):
@@ -139,7 +138,7 @@ class GrantFeed:
             else:
                 sort = CHANGED
             about.append((sort, key))
-            commands += composer.write(account, holding)
+            commands += composer.write(account, holding, replaces=sort is REPLACED)
 
     def _take_away(self, key: ElementKey, holding: Holding | None, piece: Piece) -> None:
         if holding is not None:
