@@ -88,8 +88,9 @@ class Cluster:
         return self.shared.store
 
     def redis(self, *words: str) -> str:
-        """Run redis-cli as the administrator of Redis; returns what it prints."""
-        return self.store.cli(*words)
+        """Run redis-cli as the administrator of Redis (of each server of a Cluster); returns what it prints."""
+        servers = self.shared.ring.servers if self.shared.ring is not None else (self.store,)
+        return "\n".join(server.cli(*words) for server in servers)
 
     def cut(self, node: LabNode, *, off: bool = True) -> None:
         """Cut one node off from Redis, or join it again."""

@@ -1,4 +1,4 @@
-"""The shapes of a lab's Redis: alone, over TLS, behind a slow wire, under Sentinel.
+"""The shapes of a lab's Redis: alone, over TLS, behind a slow wire, under Sentinel, as a Cluster.
 
 Owns where it listens, its user, and what the nodes' configuration has to say of it. Never starts it.
 """
@@ -13,7 +13,7 @@ from enforcer.demo.certificates import Certificates
 from enforcer.demo.delay import Delay
 from enforcer.demo.places import STORE4
 from enforcer.demo.spaces import Space
-from enforcer.demo.stores import Store, Trio
+from enforcer.demo.stores import Ring, Store, Trio
 from enforcer.demo.ward import Settings
 
 USER, PASSWORD = "nameward", "a-password-of-the-lab"
@@ -36,6 +36,7 @@ class Redis:
     stop: Callable[[], object]
     wire: Delay | None = None
     trio: Trio | None = None
+    ring: Ring | None = None
 
     def set_password(self, password: str) -> None:
         """Change what the server takes, and end the connections that came with another."""
@@ -87,3 +88,13 @@ def under_sentinel(space: Space, folder: Path) -> Redis:
     """A master, a replica and three Sentinels."""
     trio = Trio(space=space, host=STORE4, folder=folder)
     return Redis(trio.servers[0], {"url": trio.url}, trio.start, trio.stop, trio=trio)
+
+
+def as_cluster(space: Space, folder: Path) -> Redis:
+    """Three masters that share the keys; the user may ask them which has what, and no more."""
+    ring = Ring(space=space, host=STORE4, folder=folder, more=_ACL.replace("\n", " +cluster|slots\n"))
+    password = folder / "password"
+    password.touch(0o600)
+    password.write_text(f"{PASSWORD}\n")
+    settings = {"url": f"redis+cluster://{USER}@{ring.hosts}", "passwordFile": str(password)}
+    return Redis(ring.servers[0], settings, ring.start, ring.stop, ring=ring)

@@ -303,29 +303,45 @@ class Trio:
 
 
 class Ring:
-    """A Redis Cluster of three masters on loopback ports, without replicas."""
+    """A Redis Cluster of three masters without replicas; in ``space`` at ``host`` if given."""
 
-    def __init__(self) -> None:
-        self.folder = folders.made()
+    def __init__(
+        self,
+        *,
+        space: Space | None = None,
+        host: str = "127.0.0.1",
+        folder: Path | None = None,
+        more: str = "",
+    ) -> None:
+        self.folder = folder or folders.made()
+        self._host = host
         ports = free_ports(6)
         self.servers = [
             Store(
                 self.folder / str(port),
                 port=port,
+                space=space,
+                addresses=(host,),
+                more=more,
                 settings={
                     "cluster-enabled": "yes",
                     "cluster-port": str(bus),
                     "cluster-node-timeout": "2000",
-                    "cluster-announce-ip": "127.0.0.1",
+                    "cluster-announce-ip": host,
                 },
             )
             for port, bus in zip(ports[:3], ports[3:], strict=True)
         ]
 
     @property
+    def hosts(self) -> str:
+        """All three, as a URL names them."""
+        return ",".join(f"{self._host}:{store.port}" for store in self.servers)
+
+    @property
     def url(self) -> str:
         """The URL that names all three."""
-        return "redis+cluster://" + ",".join(f"127.0.0.1:{store.port}" for store in self.servers)
+        return f"redis+cluster://{self.hosts}"
 
     def start(self) -> Ring:
         """Start all three, share the slots among them, and wait until each serves."""
@@ -338,7 +354,7 @@ class Ring:
             store.cli("cluster", "set-config-epoch", str(index + 1))
         for store in others:
             bus = first._settings["cluster-port"]
-            store.cli("cluster", "meet", "127.0.0.1", str(first.port), bus)
+            store.cli("cluster", "meet", self._host, str(first.port), bus)
         if not wait_until(lambda: all(map(_serves, self.servers)), 20, 0.1):
             raise LabFailureError("the Cluster did not come together")
         return self

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import pytest
 
-from enforcer.demo import prerequisites, shared
+from enforcer.demo import places, prerequisites, shared
 from enforcer.demo.cluster import running
 from enforcer.demo.failure import CannotRunHereError
 from enforcer.demo.ordeal import Endured, endure
 from enforcer.demo.processes import wait_until
 from enforcer.demo.scenes_nodes import SAID_S, NodesStage, set_nodes_stage
-from enforcer.demo.shapes import PASSWORD, Shape, behind_a_wire, over_tls, under_sentinel
+from enforcer.demo.shapes import PASSWORD, Shape, as_cluster, behind_a_wire, over_tls, under_sentinel
 
 pytestmark = pytest.mark.kernel
 
@@ -166,6 +166,29 @@ def test_a_failover_is_a_loss_that_ends_by_itself(record_property: Record) -> No
 
         endured = endure(stage, trio.master().kill, failed_over)
         check(endured, stage, record_property)
+
+
+def test_a_redis_cluster_is_shared_by_two_nodes(record_property: Record) -> None:
+    """Each node's keys lie together, on one of three masters; one of them dies, and comes back empty."""
+    with shaped(as_cluster) as stage:
+        ring = stage.cluster.shared.ring
+        assert ring is not None
+        stage.crm_a.stub.ask(places.CRM)
+        assert stage.by_a.ask(places.LEDGER).addresses
+        assert not (said := shared.differences(stage.cluster)), said
+        homes = {}
+        for node in stage.cluster.nodes:
+            pattern = f"{shared.prefix(node.place.name)}*"
+            [home] = [server for server in ring.servers if server.cli("--scan", "--pattern", pattern)]
+            homes[node.place.name] = home
+        for node in stage.cluster.nodes:
+            rows = node.ward.ask("status")
+            assert [(row["node"], row["redis"]) for row in rows] == [("node-a", "up"), ("node-b", "up")]
+            assert {row["node"] for row in node.ward.ask("grants")} == {"node-a", "node-b"}
+            assert not node.ward.warned
+        home = homes["node-a"]
+        check(endure(stage, home.kill, home.start), stage, record_property)
+        assert wait_until(lambda: bool(stage.by_a.ask(places.LEDGER).addresses), SAID_S)
 
 
 def test_a_cut_costs_one_node_only(nodes: NodesStage) -> None:
