@@ -44,6 +44,8 @@ MAX_QUEUED = 2048
 """Messages of one connection that wait for a turn; beyond it nothing is read from it."""
 REQUESTS_A_TURN = 256
 MAX_ADDRESSES_A_TURN = 8192
+MAX_ADDRESSES_ELSEWHERE = 1024
+"""Of other nodes' requests in one turn: about a hundredth of a second, for which a lookup here may wait."""
 MAX_REPORTS_A_TURN = 32
 MAX_WAITING = 256
 MAX_WAITING_ELSEWHERE = 64
@@ -330,7 +332,7 @@ class LinkHub(Factory):
                     reports += 1
             link.took()
         if self.elsewhere is not None and others:
-            batch += [(None, request) for request in self.elsewhere.take(share, MAX_ADDRESSES_A_TURN)]
+            batch += [(None, request) for request in self.elsewhere.take(share, MAX_ADDRESSES_ELSEWHERE)]
         return batch
 
     def _is_asked_elsewhere(self, link: Link, request: GrantRequested) -> bool:

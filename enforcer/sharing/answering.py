@@ -14,7 +14,7 @@ from typing import Protocol
 
 from enforcer.authority import Decided
 from enforcer.sharing.budget import Budget
-from enforcer.sharing.letters import Acked, Asked, Claimed, letter_from, written
+from enforcer.sharing.letters import Acked, Asked, Claimed, letter_from, weight, written
 from enforcer.sharing.peers import Ground, Hash, counted
 from enforcer.sharing.seal import NotBelieved, check
 from policy.addresses import from_packed
@@ -100,7 +100,7 @@ class Answering:
     def came(self, stream: bytes, entries: Sequence[Entry]) -> None:
         """Take entries of our stream of requests."""
         for entry in entries:
-            if not self._letters.take(self._now()):
+            if not self._letters.take(self._now(), weight(entry.fields)):
                 self._counts["flood"] += 1
                 continue
             try:

@@ -24,12 +24,16 @@ MAX_UID_CHARS = 256
 MAX_REMAINING_S = 1_000_000.0
 LARGEST = 10**17
 """No number in a letter is larger."""
+PLAIN_BYTES = 512
+MORE_BYTES = 64
+"""An ordinary letter is no longer than the one; each of these beyond it costs as much as a letter."""
 
 Fields = Mapping[bytes, bytes]
 _NODE = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 _WORD = re.compile(r"[0-9a-z]{1,32}")
 _WHOLE = re.compile(r"[0-9]{1,17}")
 _SECONDS = re.compile(r"[0-9]{1,7}(?:\.[0-9]{1,3})?")
+_V4 = re.compile(r"(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})")
 _OUTCOMES = frozenset(("realized", "denied", "limit", "failed"))
 
 
@@ -145,6 +149,12 @@ def written(keyring: Keyring, key: bytes, letter: Asked | Acked | Claimed | Owne
     fields[b"v"] = VERSION
     fields[b"mac"] = seal(keyring, key, fields)
     return fields
+
+
+def weight(fields: Fields) -> float:
+    """Return how many ordinary letters an entry costs to look at, whoever wrote it; before that is done."""
+    size = sum(map(len, fields.values())) + sum(map(len, fields))
+    return 1.0 + max(size - PLAIN_BYTES, 0) / MORE_BYTES
 
 
 def letter_from(fields: Fields) -> Asked | Acked | Claimed:
@@ -268,6 +278,9 @@ def _node(fields: Fields, name: bytes) -> str:
 def _packed(text: str) -> bytes:
     """Read an address without a zone, as nodes write it."""
     try:
+        parts = _V4.fullmatch(text)
+        if parts is not None:
+            return bytes(map(int, parts.groups()))  # a fifth of the time of what follows
         packed = to_packed(text)
     except ValueError:
         raise NotBelieved("malformed") from None

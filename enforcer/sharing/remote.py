@@ -16,7 +16,7 @@ from enforcer.sharing.answering import Answering, Entry
 from enforcer.sharing.asking import Asking, Done
 from enforcer.sharing.budget import Budget
 from enforcer.sharing.keys import Keys
-from enforcer.sharing.letters import Acked, letter_from
+from enforcer.sharing.letters import Acked, letter_from, weight
 from enforcer.sharing.ownership import Ownership
 from enforcer.sharing.peers import Door, Ground, Identity, Peers, Streams, counted
 from enforcer.sharing.seal import Keyring, NotBelieved, check
@@ -172,7 +172,7 @@ class Remote:
         return {word: self._counts[word] for word in OUTCOMES}
 
     def _acked(self, stream: bytes, entry: Entry) -> None:
-        if not self._acks.take(self._now()):
+        if not self._acks.take(self._now(), weight(entry.fields)):
             self._counts["flood"] += 1
             return
         try:

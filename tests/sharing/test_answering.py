@@ -291,6 +291,40 @@ def test_garbage_costs_a_bounded_time_a_second(owner: Node) -> None:
     assert acks(owner) == [("realized",)]
 
 
+def test_long_letters_are_looked_at_less_often(owner: Node) -> None:
+    """Without the key or with it, under however many names: what takes long to read costs as much."""
+    stream = owner.keys.requests
+    junk = Entry(b"1-1", 0, {b"v": b"1", b"mac": b"0" * 32, b"kind": b"grant", b"name": b"x" * 60_000})
+    owner.remote._answering.came(stream, [junk] * 64)
+    assert counts(owner) == {"forged": 2, "flood": 62}
+    owner.cluster.clock.at += 1.0
+    owner.beat()
+    many = tuple(
+        to_packed(f"2001:db8:1234:5678:9abc:def0:1234:{each + 0x1000:x}") for each in range(MAX_ADDRESSES)
+    )
+    entries = [
+        Entry(b"1-1", 0, owner.sealed(stream, letter(owner, node=f"n{each}", addresses=many).fields()))
+        for each in range(64)
+    ]
+    owner.remote._answering.came(stream, entries)
+    assert owner.remote.waiting < 8
+
+
+def test_a_turn_has_few_addresses_of_other_nodes(owner: Node) -> None:
+    """A lookup of this node waits no longer than for these, whatever a node with the key asks."""
+    stream = owner.keys.requests
+    addresses = tuple(bytes((93, 184, each // 256, each % 256)) for each in range(MAX_ADDRESSES))
+    for node in "bcdefghi":
+        entry = Entry(b"1-1", 0, owner.sealed(stream, letter(owner, node=node, addresses=addresses).fields()))
+        owner.remote._answering.came(stream, [entry])
+    assert owner.remote.waiting == 8
+    owner.hub.came()
+    assert owner.remote.waiting == 6
+    while owner.remote.waiting:
+        owner.turn()
+    assert owner.remote.counts["answered"] == 8
+
+
 def test_a_thousand_names_of_askers_fill_no_table(owner: Node) -> None:
     """One node with the key writes as many as it likes: the oldest idle one makes room."""
     asking = owner.remote._answering
