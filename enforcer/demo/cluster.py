@@ -88,7 +88,7 @@ class Cluster:
         return self.shared.store
 
     def redis(self, *words: str) -> str:
-        """Run redis-cli as the administrator of Redis (of each server of a Cluster); returns what it prints."""
+        """Run redis-cli as the administrator of Redis, on each server of a Cluster; return what it prints."""
         servers = self.shared.ring.servers if self.shared.ring is not None else (self.store,)
         return "\n".join(server.cli(*words) for server in servers)
 

@@ -74,13 +74,23 @@ class SharingNode:
     """One node: what it holds is put into its ledger by hand, everything after that is real."""
 
     def __init__(
-        self, turns: Turns, place: RedisPlace, etc: Path, name: str, session: str, **facts: object
+        self,
+        turns: Turns,
+        place: RedisPlace,
+        etc: Path,
+        name: str,
+        session: str,
+        *,
+        cluster: str = CLUSTER,
+        ago: Callable[[float], str] = wall_now,
+        **facts: object,
     ) -> None:
         self._turns = turns
         self.name = name
         self.troubles: list[str] = []
+        self._is_stopped = False
         self.snapshot: Snapshot | None = None
-        self.keys = Keys(CLUSTER, name)
+        self.keys = Keys(cluster, name)
         self.credentials = Credentials(
             hmac_key_file=str(etc / "keys" / "current"),
             previous_hmac_key_file=str(etc / "keys" / "previous"),
@@ -100,7 +110,7 @@ class SharingNode:
             door=self.door, keys=self.keys, keyring=self.keyring, ledger=self.ledger,
             facts=lambda: self._facts._replace(pods=len(self._pods), grants=self.ledger.count),
             pods=lambda: self._pods, blocked=self.blocked, session=session,
-            generation=lambda: self._facts.generation, now=time.monotonic, ago=wall_now, later=turns.later,
+            generation=lambda: self._facts.generation, now=time.monotonic, ago=ago, later=turns.later,
             randomness=lambda count: bytes(range(count)),
         )  # fmt: skip
         self.remote = Remote(
@@ -133,7 +143,8 @@ class SharingNode:
     # --- the door's events -------------------------------------------------------------------------
 
     def redis_up(self) -> None:
-        """Everything is written."""
+        """Everything is written, by the keys that the door has read."""
+        self._take_keys()
         self.publisher.redis_up()
         self.remote.redis_up()
 
@@ -148,10 +159,13 @@ class SharingNode:
         self.remote.entries_came(stream, entries)
 
     def keys_changed(self) -> None:
-        """The key files were read."""
+        """The key files have changed."""
+        self._take_keys()
+        self.publisher.reseal()
+
+    def _take_keys(self) -> None:
         assert self.credentials.keys is not None
         self._keyring = Keyring(*self.credentials.keys)
-        self.publisher.reseal()
 
     # --- life --------------------------------------------------------------------------------------
 
@@ -173,15 +187,18 @@ class SharingNode:
         self._turns.until(lambda: self.publisher.is_settled and not self.troubles)
 
     def stop(self) -> None:
-        """End as a killed one does."""
-        self.publisher.stop()
-        self.door.stop()
+        """End as a killed one does, once."""
+        if not self._is_stopped:
+            self._is_stopped = True
+            self.publisher.stop()
+            self.door.stop()
 
     def found(self, **request: object) -> Found:
         """Ask the view, and wait for what it finds of the other nodes."""
         came: list[Found] = []
-        self.view.find(Request(**request), (), came.append)  # type: ignore[arg-type]
+        close = self.view.find(Request(**request), (), came.append)  # type: ignore[arg-type]
         self._turns.until(lambda: bool(came))
+        close()
         return came[0]
 
     # --- what it holds -----------------------------------------------------------------------------
@@ -202,11 +219,20 @@ class SharingNode:
             for source in facts.addresses:
                 self.ledger.close_account(source)
 
-    def grant(self, source: str, address: str, name: str, policy: str, *, lasts_s: float = GRANT_S) -> None:
+    def grant(
+        self,
+        source: str,
+        address: str,
+        name: str,
+        policy: str,
+        *,
+        lasts_s: float = GRANT_S,
+        ports: tuple[int, int] = (443, 443),
+    ) -> None:
         """Open one address, as after the kernel's acknowledgement."""
         now, packed = time.monotonic(), to_packed(address)
         account = self.ledger.accounts[to_packed(source)]
-        permit = Permit("tcp", 443, 443, f"obot-mcp/{policy}", "allow")
+        permit = Permit("tcp", *ports, f"obot-mcp/{policy}", "allow")
         reason = Reason(name, permit.policy, permit.rule)
         openings = [
             Opening(account, key, packed, reason, now + lasts_s)
