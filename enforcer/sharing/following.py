@@ -169,7 +169,8 @@ def look(
             places.setdefault(name, _Place(start))
     for name, place in places.items():
         stream = keys.of(name).blocked
-        entries = reader.range(stream, b"(" + place.entry_id, b"+", A_NODE, reverse=False)
+        until = b"%d" % found.redis_ms  # what is dated ahead would make us deaf for all before it
+        entries = reader.range(stream, b"(" + place.entry_id, until, A_NODE, reverse=False)
         for entry in entries:
             place.entry_id = entry.id
             if len(found.rows) >= A_LOOK:

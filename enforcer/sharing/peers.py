@@ -195,8 +195,15 @@ class Streams:
     def add(
         self, stream: bytes, fields: dict[bytes, bytes], now: float, done: Callable[[object], None] | None
     ) -> None:
-        """Add an entry."""
-        self._door.send(stream, xadd_parts(stream, fields, STREAM_ENTRIES), done)
+        """Add an entry; a stream that takes none (whoever did that to it) is removed for the next."""
+
+        def added(reply: object) -> None:
+            if isinstance(reply, str):
+                self._door.send(stream, (b"UNLINK", stream), None)
+            if done is not None:
+                done(reply)
+
+        self._door.send(stream, xadd_parts(stream, fields, STREAM_ENTRIES), added)
         if now - self._expired_at.get(stream, float("-inf")) >= EXPIRE_EVERY_S:
             if len(self._expired_at) >= MAX_STREAMS:
                 self._expired_at.clear()

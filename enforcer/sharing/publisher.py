@@ -14,12 +14,13 @@ from typing import Protocol
 
 from enforcer.blocked import BlockedRecords
 from enforcer.sharing.composing import Composer
+from enforcer.sharing.entries import instant_of
 from enforcer.sharing.formats import NodeFacts, NodeRecord
 from enforcer.sharing.grants import GrantFeed, Piece
 from enforcer.sharing.keys import Keys, Place
 from enforcer.sharing.ledger import RedisLedger
 from enforcer.sharing.pods import COMMANDS, PodFacts, PodFeed
-from enforcer.sharing.refused import RefusedFeed
+from enforcer.sharing.refused import LENGTH, RefusedFeed
 from enforcer.sharing.resp import hset, packed, pexpire, unlink
 from enforcer.sharing.roll import seen_octets
 from enforcer.sharing.seal import VERSION, Keyring, seal
@@ -32,6 +33,8 @@ PIECE_S = 0.002
 PIECE = 128
 PODS_PIECE = 24
 REFUSED_S = 0.2
+AHEAD_MS = 10_000
+"""An entry of our stream with such an id was preceded by one that a stranger dated ahead."""
 BEAT_S = 1.0
 HEARTBEAT_MS = 10_000
 ROLL_BEATS = 10
@@ -114,6 +117,10 @@ class Publisher:
         self._is_running = False
         self._is_armed = False
         self._is_sure = False
+        self._added = 0
+        """Entries of refusals since their stream was begun."""
+        self._is_spoiled = False
+        """Our stream of refusals takes no entries, or none of now: it is begun anew with the next beat."""
         self._pause_s = 0.0
         self._doubted_at = float("-inf")
         self._end_listening: Callable[[], None] = _nothing
@@ -137,7 +144,6 @@ class Publisher:
     def redis_up(self) -> None:
         """Write everything: nobody knows what this Redis holds."""
         self._everything()
-        self._door.write([packed(b"XLEN", stream) for stream in self._streams], self._streams_told)
 
     def redis_lost(self) -> None:
         """Stop writing; marks are not needed, for everything follows when it is back."""
@@ -191,18 +197,20 @@ class Publisher:
         if self._is_running and self._door.is_up and not self._is_sure:
             self._everything()
 
-    def _streams_told(self, replies: Replies) -> None:
-        """A stream of ours that is something else is removed; an empty one is told what was refused."""
-        if replies is None:
-            return
-        wrong = [
-            stream
-            for stream, reply in zip(self._streams, replies, strict=False)
-            if not isinstance(reply, int) or (reply == 0 and stream == self._keys.blocked)
-        ]
-        self._door.write([unlink(stream) for stream in wrong])
-        if self._keys.blocked in wrong:
-            self._refused.retell(self._blocked.groups())
+    def _streams_told(self, lengths: Sequence[object]) -> None:
+        """A stream of ours that is something else is removed; refusals that are missing are told anew."""
+        wrong = {stream for stream, said in zip(self._streams, lengths, strict=True) if type(said) is not int}
+        length = lengths[0] if type(lengths[0]) is int else 0
+        if length < max(min(self._added, LENGTH), 1) or self._is_spoiled:
+            self._is_spoiled = False
+            if self._refused.retell(self._blocked.groups()):
+                wrong.add(self._keys.blocked)
+        if wrong:
+            is_begun = self._keys.blocked in wrong
+            self._door.write([unlink(stream) for stream in sorted(wrong)], self._begun if is_begun else None)
+
+    def _begun(self, _replies: Replies) -> None:
+        self._added = 0
 
     def _is_ours(self, name: bytes, place: Place) -> bool:
         """Say whether a key that was found under this node's prefix should be there."""
@@ -270,7 +278,7 @@ class Publisher:
         self._outbox.wants_scan = self._outbox.wants_scan or not is_done
 
     def _beat(self, *, is_first: bool) -> None:
-        """Write the heartbeat; one that has vanished means that everything has."""
+        """Write the heartbeat, and look at our streams; one that has vanished means that everything has."""
         keyring, key = self._keyring(), self._keys.heartbeat
         self.beat += 1
         self.challenges.append(self._randomness(8).hex())
@@ -282,7 +290,8 @@ class Publisher:
         def done(replies: Replies) -> None:
             if replies is None:
                 return
-            if not all(isinstance(reply, int) for reply in replies):
+            self._streams_told(replies[len(commands) :])
+            if not all(isinstance(reply, int) for reply in replies[: len(commands)]):
                 self.rejected += 1
                 self._doubt()
             elif replies[0] == 0 and not is_first:
@@ -290,7 +299,8 @@ class Publisher:
             else:
                 self._others += 1
 
-        self._door.write([unlink(key), hset(key, fields), pexpire(key, HEARTBEAT_MS)], done)
+        commands = [unlink(key), hset(key, fields), pexpire(key, HEARTBEAT_MS)]
+        self._door.write([*commands, *(packed(b"XLEN", stream) for stream in self._streams)], done)
         self._pods.look()
         if self._pods.has_more:
             self._arm()
@@ -326,12 +336,21 @@ class Publisher:
             if replies is None:
                 self._refused.put_back(entries)
                 return
-            self._refused.published += sum(isinstance(reply, bytes) for reply in replies)
-            if not isinstance(replies[0], bytes):
+            added = sum(isinstance(reply, bytes) for reply in replies)
+            self._refused.published += added
+            self._added += added
+            if not all(map(self._is_of_now, replies[: len(entries)])):
                 self.rejected += 1
-                self._door.write([packed(b"XLEN", self._keys.blocked)], self._streams_told)
+                self._is_spoiled = True
 
         self._door.write(commands, done)
+
+    def _is_of_now(self, entry_id: object) -> bool:
+        """Say whether an entry of ours was added, and not far ahead of the clock, where nobody looks."""
+        redis_ms = self._door.redis_ms()
+        if not isinstance(entry_id, bytes):
+            return False
+        return redis_ms is None or instant_of(entry_id) <= redis_ms + AHEAD_MS
 
 
 def _nothing() -> None:

@@ -90,12 +90,18 @@ class RefusedFeed:
         commands = [self._xadd(each, keyring, self._id(each, redis_ms)) for each in entries]
         return entries, [*commands, pexpire(self._keys.blocked, LIFE_MS)]
 
-    def retell(self, groups: Iterable[Group]) -> None:
-        """Fill a stream that is empty with what is known, each at its time."""
-        latest = sorted(groups, key=lambda group: group.last.at, reverse=True)[:ROOM]
+    def retell(self, groups: Iterable[Group]) -> bool:
+        """Fill a stream that is to be empty with what is known, each at its time; False if nothing is."""
+        oldest_at = self._now() - LIFE_MS / 1000
+        latest = sorted(
+            (group for group in groups if group.last.at > oldest_at),
+            key=lambda group: group.last.at,
+            reverse=True,
+        )[:ROOM]
         self._history = [Waiting(group.last, group.count) for group in latest]
         self._pods, self._count = {}, 0
         self._last_ms, self._last_id = 1, 0
+        return bool(latest)
 
     def _id(self, waiting: Waiting, redis_ms: int | None) -> bytes:
         """Return the id of an entry; one of the past has its own instant by Redis's clock, in order."""

@@ -89,6 +89,7 @@ class NearDoor:
         self.redis = redis.Redis(unix_socket_path=str(store.path))
         self._connection = redis.UnixDomainSocketConnection(path=str(store.path))
         self._clock = clock
+        self._began_ms = int(self.redis.time()[0]) * 1000 - int(clock() * 1000)  # type: ignore[index]
         self._written: list[tuple[list[bytes], Callable[[Any], None] | None]] = []
         self._express: list[tuple[bytes, Callable[[Any], None] | None]] = []
         self._asked: list[tuple[Callable[[Any], Any], Callable[[Any], None]]] = []
@@ -115,7 +116,7 @@ class NearDoor:
         self._asked.append((work, done))
 
     def redis_ms(self) -> int | None:
-        return 1_700_000_000_000 + int(self._clock() * 1000) if self.is_up else None
+        return self._began_ms + int(self._clock() * 1000) if self.is_up else None
 
     # --- what Reader is ----------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import pytest
 from enforcer.demo.stores import CLIENT, Ring, Store, free_ports
 from enforcer.sharing.credentials import Credentials
 from enforcer.sharing.door import RedisSaid, Trouble, packed, pause_s
+from enforcer.sharing.peers import Streams
 from tests.sharing.detour import Detour
 from tests.sharing.loop import ACKS, NODE, REQUESTS, Visitor
 
@@ -365,6 +366,24 @@ class TestStrangers:
             assert visitor.loop.until(lambda: heard(b"1"))
             assert visitor.door.oversized == 1
             assert visitor.said == ["up"]
+
+    def test_a_stream_that_takes_nothing_is_removed_by_who_writes_to_it(self, store, credentials) -> None:
+        """It has no entry that its reader could see, and would live on as long as anybody tries."""
+        for how in ("exhausted", "string"):
+            if how == "string":
+                store.cli("set", REQUESTS.decode(), "no stream")
+            else:
+                store.cli("xadd", REQUESTS.decode(), "1-1", "f", "v")
+                store.cli("xsetid", REQUESTS.decode(), "18446744073709551615-18446744073709551615")
+            with Visitor(store.unix_url, credentials) as visitor:
+                visitor.up()
+                streams, heard = Streams(visitor.door), []
+                for _ in range(2):
+                    streams.add(REQUESTS, {b"f": b"v"}, time.monotonic(), heard.append)
+                    assert visitor.loop.until(lambda: not visitor.door.backlog)
+                refused, added = heard
+                assert isinstance(refused, RedisSaid)
+                assert isinstance(added, bytes)
 
     def test_slow_by_200_ms_it_is_up_and_works(self, store, credentials) -> None:
         """Each reply takes its time, nothing is lost, and many writes share one way."""

@@ -93,6 +93,17 @@ def test_a_copy_of_an_old_entry_and_a_forged_one_are_not_shown(watching: Watchin
     assert watching.view.doubts == {"mac": 1, "stale": 2}
 
 
+def test_an_entry_dated_ahead_makes_nobody_deaf(watching: Watching) -> None:
+    """Its node begins its stream anew; what follows has smaller ids."""
+    b = OtherNode(watching.store, "node-b")
+    watching.follow()
+    b.refuse("ahead.example", at="9999999999999-0")
+    assert watching.look() == []
+    b.redis.delete(b.keys.blocked)
+    b.refuse("after.example")
+    assert watching.look() == ["after.example"]
+
+
 def test_a_node_that_comes_later_is_followed_too(watching: Watching) -> None:
     """From when the roll was read before."""
     watching.follow()

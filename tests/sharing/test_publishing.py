@@ -694,6 +694,44 @@ class TestRefused:
         up.run(3.0)
         assert [record.name for _, record in entries(up)] == ["x"]
 
+    @pytest.mark.parametrize("how", ["deleted", "string", "dated ahead", "exhausted", "emptied ahead"])
+    def test_made_useless_while_we_are_up(self, up: SharingNode, how: str) -> None:
+        """The evidence is there again, and what comes is found at its own time."""
+        redis, stream = up.door.redis, up.keys.blocked
+        up.blocked.add(refused("before", at=up.clock()))
+        up.run(3.0)
+        if how == "deleted":
+            redis.delete(stream)
+        elif how == "string":
+            spoil(up, stream, how)
+        else:
+            end = "18446744073709551615-18446744073709551615" if how == "exhausted" else "9999999999999-0"
+            redis.xadd(stream, {"x": "y"}, id=end)
+            if how == "emptied ahead":
+                redis.xtrim(stream, 0, approximate=False)
+        up.blocked.add(refused("after", at=up.clock()))
+        up.run(5.0)
+        assert [record.name for _, record in entries(up)] == ["before", "after"]
+        assert all(at < 9_999_999_999_999 for at, _ in entries(up))
+        before = len(up.door.commands)
+        up.run(5.0)
+        assert not [each for each in up.door.commands[before:] if each[:2] == (b"UNLINK", stream)]
+
+    def test_the_streams_of_letters_are_ours_again(self, up: SharingNode) -> None:
+        """While the connection stands."""
+        for stream in (up.keys.requests, up.keys.acks):
+            spoil(up, stream, "string")
+        up.run(2.0)
+        assert up.door.redis.exists(up.keys.requests, up.keys.acks) == 0
+
+    def test_what_is_a_day_old_is_not_told_again_for_ever(self, up: SharingNode) -> None:
+        """The stream ended by itself; nothing of it is due."""
+        up.blocked.add(refused("old", at=up.clock()))
+        up.run(1.0)
+        up.clock.at += 25 * 3600
+        up.run(3.0)
+        assert not up.door.redis.exists(up.keys.blocked)
+
 
 class Step(NamedTuple):
     """One thing that happens."""
