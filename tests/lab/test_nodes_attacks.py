@@ -135,8 +135,12 @@ def test_a_false_claim_takes_nothing_away(nodes: NodesStage, villain: Villain) -
 
 
 def test_a_change_of_the_key_has_no_gap(nodes: NodesStage) -> None:
-    """First believed, then used, then alone, node by node: the other node answers all the time."""
+    """First believed, then used, then alone, node by node: each believes the other all the time."""
     old, new = nodes.cluster.hmac_key, secrets.token_hex(32)
+    forged = [doubts(node) for node in nodes.cluster.nodes]
+    for pod, name in ((nodes.crm_a, places.CRM), (nodes.ledger, places.LEDGER)):
+        assert pod.stub.ask(name).addresses
+    assert not (said := shared.differences(nodes.cluster)), said
     for current, previous in ((old, new), (new, old), (new, new)):
         for node in nodes.cluster.nodes:
             nodes.cluster.set_keys(node.place, current, previous)
@@ -144,12 +148,25 @@ def test_a_change_of_the_key_has_no_gap(nodes: NodesStage) -> None:
             while time.monotonic() < until_at:
                 answer = nodes.by_a.once(places.LEDGER)
                 assert answer.addresses, (node.place.name, answer)
+                assert nodes.crm_a.stub.ask(places.CRM).addresses
+                for asked, other in ((nodes.a, "node-b"), (nodes.b, "node-a")):
+                    rows = asked.ward.ask("status", node=other)
+                    assert not rows[0]["lost"], (node.place.name, rows)
+                    assert asked.ward.ask("grants", node=other), (node.place.name, asked.ward.warned)
+                    assert not asked.ward.warned, (node.place.name, asked.ward.warned)
             assert wait_until(partial(is_sealed_by, nodes, node, current), 5.0, 0.1)
         shown = [row["node"] for row in nodes.a.ward.ask("status") if not row.get("lost")]
         assert shown == ["node-a", "node-b"]
     nodes.cluster.hmac_key = new
     difference = shared.differences(nodes.cluster)
     assert not difference, difference
+    assert [doubts(node) for node in nodes.cluster.nodes] == forged
+
+
+def doubts(node: LabNode) -> float:
+    """How many records and letters the node did not believe for their seal."""
+    names = ("nameward_shared_records_total", "nameward_remote_requests_total")
+    return sum(node.ward.metric(name, "forged") for name in names)
 
 
 def is_sealed_by(stage: NodesStage, node: LabNode, key: str) -> bool:

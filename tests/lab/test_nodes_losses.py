@@ -5,15 +5,18 @@ Latencies are printed and recorded with the test, never asserted.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import pytest
 
 from enforcer.demo import places, prerequisites, shared
 from enforcer.demo.cluster import running
 from enforcer.demo.failure import CannotRunHereError
+from enforcer.demo.nodes import LabNode
 from enforcer.demo.ordeal import Endured, endure
 from enforcer.demo.processes import wait_until
 from enforcer.demo.scenes_nodes import SAID_S, NodesStage, set_nodes_stage
@@ -189,6 +192,28 @@ def test_a_redis_cluster_is_shared_by_two_nodes(record_property: Record) -> None
         home = homes["node-a"]
         check(endure(stage, home.kill, home.start), stage, record_property)
         assert wait_until(lambda: bool(stage.by_a.ask(places.LEDGER).addresses), SAID_S)
+
+
+def test_the_log_says_lost_and_back(nodes: NodesStage) -> None:
+    """One record each, with node, instant and what to do."""
+    before = len(log_of(nodes.a))
+    nodes.cluster.store.kill()
+    try:
+        assert wait_until(lambda: nodes.a.ward.status()["redis"] == "lost", SAID_S)
+    finally:
+        nodes.cluster.store.start()
+    assert wait_until(lambda: nodes.a.ward.status()["redis"] == "up", shared.AGREE_S)
+    lost, *_, back = log_of(nodes.a)[before:]
+    assert (lost["event"], lost["level"], lost["node"]) == ("redis.lost", "warning", "node-a")
+    assert lost["reason"].startswith(f"Redis at {places.STORE4}:6379 ")
+    assert (back["event"], back["level"], back["node"]) == ("redis.back", "info", "node-a")
+    assert datetime.fromisoformat(lost["at"]) <= datetime.fromisoformat(back["at"])
+
+
+def log_of(node: LabNode) -> list[dict[str, Any]]:
+    """What a node's log says of Redis."""
+    records = map(json.loads, node.ward.log.read_text().splitlines())
+    return [record for record in records if str(record["event"]).startswith("redis.")]
 
 
 def test_a_cut_costs_one_node_only(nodes: NodesStage) -> None:
