@@ -20,6 +20,7 @@ PIECE_S = 0.002
 STRANGERS = 100_000
 """Keys that are not ours, found in one search; then another follows."""
 DEADLINE_S = 60.0
+MAX_ROLL_BYTES = 1 << 20
 MOST_FORGOTTEN = 100
 """Nodes taken off the roll at once."""
 
@@ -28,7 +29,7 @@ class Search(Protocol):
     """What is asked of Redis in a thread (``enforcer.sharing.reader``)."""
 
     def scan(self, pattern: bytes, limit: int) -> list[bytes]: ...
-    def hashes(self, keys: Sequence[bytes]) -> list[dict[bytes, bytes]]: ...
+    def hashes(self, keys: Sequence[bytes], limit_bytes: int) -> list[dict[bytes, bytes]]: ...
 
 
 T = TypeVar("T")
@@ -85,7 +86,7 @@ class Tidying:
         nodes = self._keys.nodes
 
         def old(search: Search) -> list[bytes]:
-            (entries,) = search.hashes([nodes])
+            (entries,) = search.hashes([nodes], MAX_ROLL_BYTES)
             return [node for node, entry in entries.items() if _is_old(keyring, nodes, node, entry, redis_ms)]
 
         def found(gone: list[bytes] | Trouble) -> None:

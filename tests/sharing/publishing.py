@@ -123,7 +123,7 @@ class NearDoor:
     def scan(self, pattern: bytes, limit: int) -> list[bytes]:
         return list(itertools.islice(self.redis.scan_iter(pattern), limit))
 
-    def hashes(self, keys: Sequence[bytes]) -> list[dict[bytes, bytes]]:
+    def hashes(self, keys: Sequence[bytes], limit_bytes: int) -> list[dict[bytes, bytes]]:
         return [self.redis.hgetall(key) for key in keys]  # type: ignore[misc]
 
     # --- what tests do -----------------------------------------------------------------------------
