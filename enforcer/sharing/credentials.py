@@ -77,16 +77,19 @@ class Credentials:
         Never raises for a file: ``problem`` is then its sentence and ``keys`` stays as it was.
         """
         try:
-            current = _key("hmacKeyFile", self._hmac_key_file)
-            older = self._previous_hmac_key_file
-            previous = _key("previousHmacKeyFile", older) if older else None
+            read = self._both()
+            if _key("hmacKeyFile", self._hmac_key_file) != read.current:
+                read = self._both()  # they changed places meanwhile: one of each would miss the other key
         except CredentialError as error:
             self.problem = str(error)
             return False
         self.problem = ""
-        read = HmacKeys(current, previous)
         is_new, self.keys = tuple(read) != tuple(self.keys or ()), read
         return is_new
+
+    def _both(self) -> HmacKeys:
+        current, older = _key("hmacKeyFile", self._hmac_key_file), self._previous_hmac_key_file
+        return HmacKeys(current, _key("previousHmacKeyFile", older) if older else None)
 
     def password(self) -> str:
         """Return Redis's password as it is in its file now, "" if there is no file.

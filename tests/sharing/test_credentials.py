@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,28 @@ def test_a_rotation_has_no_gap(tmp_path: Path) -> None:
     assert credentials.refresh() is True
     assert credentials.keys == HmacKeys(b"c" * 32, b"b" * 32)
     assert credentials.problem == ""
+
+
+def test_keys_that_change_places_while_they_are_read_are_both_there(tmp_path: Path) -> None:
+    """One file of before and one of after would believe one key alone, for a second."""
+    old, new = b"a" * 32, b"b" * 32
+    for name, keys in (("one", (old, new)), ("two", (new, old))):
+        (tmp_path / name).mkdir()
+        for file, key in zip(("current", "previous"), keys, strict=True):
+            (tmp_path / name / file).write_bytes(key)
+    link = tmp_path / "keys"
+    link.symlink_to("one")
+    credentials = Credentials(
+        hmac_key_file=str(link / "current"), previous_hmac_key_file=str(link / "previous")
+    )
+    for turn in range(500):
+        (tmp_path / "new").symlink_to(("two", "one")[turn % 2])
+        exchange = threading.Thread(target=lambda: (tmp_path / "new").replace(link))
+        exchange.start()
+        credentials.refresh()
+        exchange.join()
+        assert credentials.keys is not None
+        assert set(credentials.keys) == {old, new}, turn
 
 
 def test_passwords_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
