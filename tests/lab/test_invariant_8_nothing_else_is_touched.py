@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from enforcer.demo import prerequisites
+from enforcer.demo import places, prerequisites
 from enforcer.demo.failure import CannotRunHereError
 from enforcer.demo.lab import Lab, running
 from enforcer.demo.processes import output_of
 from enforcer.demo.scenes import set_stage
+from enforcer.wiring import THREADS
 
 pytestmark = pytest.mark.kernel
 
@@ -21,6 +23,8 @@ table inet filter { set s { type ipv4_addr; elements = { 192.0.2.1 }; }; }
 OWN_TABLES = {"table inet nameward", "table inet nameward_guard", "table bridge nameward"}
 OWN_PREFERENCES = {"53", "54", "55"}
 """The one rule of the design is three: what the node itself sends goes round it (enforcer.routes)."""
+LISTENS = "0A"
+"""A TCP socket's state in /proc/net/tcp."""
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +79,23 @@ def test_start_and_end_touch_nothing_of_others(lab: Lab) -> None:
     added = [rule for rule in while_running["rules"] if rule not in before["rules"]]
     assert {rule.split(":")[0] for rule in added} == OWN_PREFERENCES, added
     assert set(before["rules"]) <= set(while_running["rules"])
+
+
+def test_without_redis_there_is_no_thread_and_no_connection_for_it(lab: Lab) -> None:
+    """A node on its own has the threads of its own work, and speaks to nobody over TCP."""
+    lab.ward.start()
+    try:
+        assert next(iter(lab.pods.values())).stub.ask(places.CRM).addresses
+        process = Path(f"/proc/{lab.ward.worker('enforcer')}")
+        assert len(list((process / "task").iterdir())) <= 1 + THREADS
+        sockets = {str(link.readlink()) for link in (process / "fd").iterdir()}
+        tables = [(process / "net" / name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+        lines = [line.split() for table in tables for line in table]
+        states = {words[3] for words in lines if f"socket:[{words[9]}]" in sockets}
+        assert states == {LISTENS}
+        row = lab.ward.status()
+        assert (row["redis"], row["problems"]) == ("off", [])
+        assert lab.ward.metric("nameward_redis_up") == 0
+        assert "redis" not in lab.ward.log.read_text()
+    finally:
+        lab.ward.stop()
