@@ -114,9 +114,7 @@ class Publisher:
         """Batches of which Redis refused a part."""
         self.resyncs = 0
         self._others = 0
-        self._is_running = False
-        self._is_armed = False
-        self._is_sure = False
+        self._is_running = self._is_armed = self._is_sure = False
         self._added = 0
         """Entries of refusals since their stream was begun."""
         self._is_spoiled = False
