@@ -151,6 +151,11 @@ def written(keyring: Keyring, key: bytes, letter: Asked | Acked | Claimed | Owne
     return fields
 
 
+def is_challenge(text: str) -> bool:
+    """Say whether a letter may carry this as its challenge."""
+    return _WORD.fullmatch(text) is not None
+
+
 def weight(fields: Fields) -> float:
     """Return how many ordinary letters an entry costs to look at, whoever wrote it; before that is done."""
     size = sum(map(len, fields.values())) + sum(map(len, fields))

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from enforcer.sharing.formats import node_from
 from enforcer.sharing.keys import Keys
+from enforcer.sharing.letters import is_challenge
 from enforcer.sharing.resp import xadd_parts
 from enforcer.sharing.seal import Keyring, NotBelieved, check
 
@@ -161,7 +162,10 @@ class Peers:
                 peer.why = f"{node} has no heartbeat"
             if not peer.why and not isinstance(read, str):
                 check(self._keyring(), peer.keys.heartbeat, read[0])
-                peer.challenge = node_from(peer.keys.heartbeat, read[0]).challenge
+                challenge = node_from(peer.keys.heartbeat, read[0]).challenge
+                if not is_challenge(challenge):
+                    raise NotBelieved("malformed")  # every letter to it would be as long as it likes
+                peer.challenge = challenge
                 peer.read_at = now
         except NotBelieved as doubt:
             self._counts[counted(doubt)] += 1

@@ -36,12 +36,14 @@ class Reader:
         """Return Redis's clock in milliseconds since 1970."""
         return time_of(self._ask(self._any_master(), b"TIME"))
 
-    def scan(self, pattern: bytes, limit: int) -> list[bytes]:
-        """Return at most ``limit`` keys that match, each once, of all servers."""
+    def scan(self, pattern: bytes, limit: int, limit_bytes: int = LARGEST_ANSWER_BYTES) -> list[bytes]:
+        """Return at most ``limit`` keys that match, each once, of all servers; of about ``limit_bytes``."""
         found: dict[bytes, None] = {}
+        size = 0
         for page in self.pages(pattern):
             found.update(dict.fromkeys(page))
-            if len(found) >= limit:
+            size += sum(map(len, page))
+            if len(found) >= limit or size >= limit_bytes:
                 break
         return list(found)[:limit]
 

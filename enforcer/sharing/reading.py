@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import NamedTuple, Protocol, TypeVar
 
 from enforcer.asked import Found, Request, Row, order
@@ -222,7 +221,9 @@ def names_of(reader: Reader, keys: Keys, keyring: Keyring, doubts: Counter[str])
     """Return the other nodes that were ever here, and when each was seen last (Redis's clock)."""
     names: dict[str, int] = {}
     listed = reader.hashes([keys.nodes], MAX_ROLL_BYTES)[0]
-    for node, entry in islice(listed.items(), MAX_NODES):
+    for node, entry in listed.items():
+        if len(names) >= MAX_NODES:
+            break
         try:
             at_ms = seen_ms(keyring, keys.nodes, node, entry)
             names[place_of(keys.of(node.decode("ascii")).heartbeat).node] = at_ms

@@ -18,7 +18,8 @@ from enforcer.sharing.troubles import Trouble
 PIECE = 100
 PIECE_S = 0.002
 STRANGERS = 100_000
-"""Keys that are not ours, found in one search; then another follows."""
+MOST_KEYS_BYTES = 32 << 20
+"""Keys that are not ours, and octets of all keys, found in one search; then another follows."""
 DEADLINE_S = 60.0
 MAX_ROLL_BYTES = 1 << 20
 MOST_FORGOTTEN = 100
@@ -28,7 +29,7 @@ MOST_FORGOTTEN = 100
 class Search(Protocol):
     """What is asked of Redis in a thread (``enforcer.sharing.reader``)."""
 
-    def scan(self, pattern: bytes, limit: int) -> list[bytes]: ...
+    def scan(self, pattern: bytes, limit: int, limit_bytes: int) -> list[bytes]: ...
     def hashes(self, keys: Sequence[bytes], limit_bytes: int) -> list[dict[bytes, bytes]]: ...
 
 
@@ -73,24 +74,32 @@ class Tidying:
         limit = 2 * known + STRANGERS
         pattern = self._keys.own + b"*"
 
-        def found(keys: list[bytes] | Trouble) -> None:
-            if isinstance(keys, Trouble):
+        def look(search: Search) -> tuple[list[bytes], bool]:
+            keys = search.scan(pattern, limit, MOST_KEYS_BYTES)
+            return keys, len(keys) < limit and sum(map(len, keys)) < MOST_KEYS_BYTES
+
+        def found(looked: tuple[list[bytes], bool] | Trouble) -> None:
+            if isinstance(looked, Trouble):
                 self._ended(done, is_done=False)
             else:
-                self._remove(keys, done, len(keys) < limit)
+                self._remove(looked[0], done, looked[1])
 
-        self._finder.ask(lambda search: search.scan(pattern, limit), found, DEADLINE_S)
+        self._finder.ask(look, found, DEADLINE_S)
 
     def forget_nodes(self, keyring: Keyring, redis_ms: int) -> None:
-        """Take nodes off the roll that have long not been here."""
+        """Take nodes off the roll that have long not been here; begin anew one that is too large to read."""
         nodes = self._keys.nodes
 
-        def old(search: Search) -> list[bytes]:
+        def old(search: Search) -> list[bytes] | None:
             (entries,) = search.hashes([nodes], MAX_ROLL_BYTES)
+            if not entries:
+                return None  # with us in it, it is too large
             return [node for node, entry in entries.items() if _is_old(keyring, nodes, node, entry, redis_ms)]
 
-        def found(gone: list[bytes] | Trouble) -> None:
-            if gone and not isinstance(gone, Trouble):
+        def found(gone: list[bytes] | Trouble | None) -> None:
+            if gone is None:
+                self._finder.send(nodes, (b"UNLINK", nodes))
+            elif gone and not isinstance(gone, Trouble):
                 self._finder.send(nodes, (b"HDEL", nodes, *gone[:MOST_FORGOTTEN]))
 
         self._finder.ask(old, found, DEADLINE_S)

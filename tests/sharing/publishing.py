@@ -120,11 +120,13 @@ class NearDoor:
 
     # --- what Reader is ----------------------------------------------------------------------------
 
-    def scan(self, pattern: bytes, limit: int) -> list[bytes]:
+    def scan(self, pattern: bytes, limit: int, _limit_bytes: int) -> list[bytes]:
         return list(itertools.islice(self.redis.scan_iter(pattern), limit))
 
     def hashes(self, keys: Sequence[bytes], limit_bytes: int) -> list[dict[bytes, bytes]]:
-        return [self.redis.hgetall(key) for key in keys]  # type: ignore[misc]
+        """As ``Reader``: what is far too large is taken for none."""
+        found: list[dict[bytes, bytes]] = [self.redis.hgetall(key) for key in keys]  # type: ignore[misc]
+        return [each if sum(map(len, each.values())) <= limit_bytes else {} for each in found]
 
     # --- what tests do -----------------------------------------------------------------------------
 

@@ -10,12 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from enforcer.sharing import asking, peers
+from enforcer.sharing.formats import NodeRecord
 from enforcer.sharing.letters import MAX_ADDRESSES, Acked, Asked, letter_from
 from policy.addresses import to_packed
 from policy.authority import GrantAnswered
 from policy.pods import Pod
 from tests.enforcer.rig import API, GRACE_S, OTHER, TTL_S
-from tests.sharing.neighbours import Cluster, Node
+from tests.sharing.neighbours import FACTS, Cluster, Node
 
 A = Pod(namespace="mcp", name="a", uid="uid-a", addresses=("100.64.0.2", "2a00:1::2"), node="node-a")
 
@@ -228,6 +229,20 @@ def test_an_old_heartbeat_put_back_costs_one_more_try(cluster: Cluster) -> None:
     assert got[0].outcomes == ("failed",)
     assert owner.rig.open_now() == set()
     assert len(requests(cluster)) == 2
+
+
+@pytest.mark.parametrize("challenge", ["x" * 60_000, "", "A B", "\n"])
+def test_a_challenge_that_no_letter_could_carry_is_none(cluster: Cluster, challenge: str) -> None:
+    """A node with the key does not choose how long our letters to it are."""
+    owner = cluster["node-a"]
+    owner.challenges.append(challenge)
+    record = NodeRecord("node-a", owner.session, 9, challenge, "", FACTS)
+    held = owner.sealed(owner.keys.heartbeat, record.fields())
+    cluster.redis.hashes[owner.keys.heartbeat] = (held, cluster.clock() + 10)
+    cluster["node-b"].remote._peers.lost()
+    (answer,) = ask(cluster)
+    assert answer.outcomes == ("failed",)
+    assert requests(cluster) == []
 
 
 def test_a_challenge_is_read_again_while_it_is_used(cluster: Cluster) -> None:

@@ -80,6 +80,7 @@ class TestGrants:
             b"pod": b"a",
             b"realizedAt": b"at 1000.500",
             b"reasons": b"api.example.com mcp/web/allow 60.0",
+            b"reasons2": b"",
             b"session": b"0123abcd",
             b"uid": b"uid-a",
             b"v": b"1",
@@ -543,6 +544,13 @@ class TestHeartbeat:
                 seen_ms(up.keyring, nodes, stranger, entries[stranger])
         with pytest.raises(NotBelieved):
             seen_ms(up.keyring, nodes, b"x", b"nonsense")
+
+    def test_a_roll_that_somebody_filled_is_begun_anew(self, up: SharingNode) -> None:
+        """Nobody reads one that large: no other node would ever be shown again."""
+        redis, nodes = up.door.redis, up.keys.nodes
+        redis.hset(nodes, "big", b"x" * (2 << 20))
+        up.run(3700.0)
+        assert set(redis.hgetall(nodes)) == {b"node-a"}  # type: ignore[arg-type]
 
     def test_pods(self, up: SharingNode) -> None:
         """Come, change, go; each of their addresses; refreshed long before they end."""

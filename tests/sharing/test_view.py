@@ -295,6 +295,14 @@ class TestStatus:
         b.redis.hset(b.keys.nodes, "node-y", "seen=1 mac=" + "0" * 32)
         assert [row["node"] for row in looking.rows("status")] == ["node-b"]
 
+    def test_invented_nodes_leave_room_for_the_others(self, looking: Looking) -> None:
+        """However many entries without a seal are in the roll."""
+        b = looking.node("node-b")
+        b.redis.delete(b.keys.nodes)
+        b.redis.hset(b.keys.nodes, mapping={f"n{each}": "x" for each in range(reading.MAX_NODES + 100)})
+        b.sign()
+        assert [row["node"] for row in looking.rows("status")] == ["node-b"]
+
     def test_an_old_heartbeat_written_again_brings_no_node_back(self, looking: Looking) -> None:
         """A beat counts once; a session that has ended never comes again."""
         b = OtherNode(looking.store, "node-b", session="00000001")
