@@ -56,7 +56,7 @@ def redis(folder: Path, address: str = "127.0.0.1") -> Iterator[Redis]:
     key.write_text("a key of the benchmark only\n")
     argv = [
         "ip", "netns", "exec", NODE, "redis-server", "--bind", address, "--protected-mode", "no",
-        "--save", "", "--appendonly", "no", "--hash-max-listpack-value", "256", "--dir", str(folder),
+        "--save", "", "--appendonly", "no", "--dir", str(folder),
     ]  # fmt: skip
     state = f"state: {{redis: {{url: 'redis://{address}:6379', hmacKeyFile: {key}}}}}"
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:

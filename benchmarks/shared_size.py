@@ -33,7 +33,6 @@ NODES, PODS, GRANTS = 500, 110, 20
 RENEWED_EVERY_S, GIVEN_UP_AFTER_S = 60, 600
 """A name in use is asked again once a TTL; a destination is given up after ten minutes."""
 CONNECTIONS_A_NODE = 4
-OPTIONS = ("--hash-max-listpack-value", "256")
 AT_ONCE = 300
 GRANTS_AT_ONCE = max(session._MOST_COMMANDS // 2 // PIECE, 1) * PIECE
 """What the door puts into one transaction when everything is written again."""
@@ -47,7 +46,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.path = str(folder / "redis.sock")
         argv = ["redis-server", "--port", "0", "--unixsocket", self.path, "--dir", str(folder)]
-        argv += ["--save", "", "--appendonly", "no", "--maxclients", "4000", *OPTIONS]
+        argv += ["--save", "", "--appendonly", "no", "--maxclients", "4000"]
         self._process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while not Path(self.path).exists():

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from enforcer.ledger import Account, Holding
 from enforcer.sharing.keys import Keys, grant_tail
-from enforcer.sharing.reasons import SharedReason, escape, permission, reasons_octets
+from enforcer.sharing.reasons import SharedReason, escape, in_two, permission, reasons_octets
 from enforcer.sharing.resp import bulk
 from enforcer.sharing.seal import VERSION, Keyring, octets
 from policy.grants import Reason
 
-FIELDS = 10
+FIELDS = 11
 """Fields of a record: what Redis says were added where there was nothing."""
 SEVERAL = Reason("", "", "")
 """Stands for the reasons of a record that has more than one: it is written anew at every change."""
@@ -71,9 +71,10 @@ class Composer:
         named, now = _named(parts, holding), self._now
         if self._realized[0] != holding.realized_at:
             self._realized = holding.realized_at, bulk(octets(self._ago(now - holding.realized_at)))
-        reasons = self._reasons(holding)
-        said = b"%b%b%b$7\r\nreasons\r\n$%d\r\n%b\r\n%b" % (
-            named, parts.before, self._realized[1], len(reasons), reasons, parts.after,
+        reasons, reasons2 = in_two(self._reasons(holding))
+        said = b"%b%b%b$7\r\nreasons\r\n$%d\r\n%b\r\n$8\r\nreasons2\r\n$%d\r\n%b\r\n%b" % (
+            named, parts.before, self._realized[1],
+            len(reasons), reasons, len(reasons2), reasons2, parts.after,
         )  # fmt: skip
         sealed = b"%b%b$3\r\nmac\r\n$32\r\n%b\r\n" % (_HSET, said, self._mac(said))
         life = _expire(named, holding.until - now)

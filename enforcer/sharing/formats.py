@@ -14,7 +14,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from enforcer.sharing.keys import Place, place_of
-from enforcer.sharing.reasons import SharedReason, escape, reasons_from, reasons_octets, unescape
+from enforcer.sharing.reasons import (
+    SharedReason,
+    escape,
+    in_one,
+    in_two,
+    reasons_from,
+    reasons_octets,
+    unescape,
+)
 from enforcer.sharing.seal import NotBelieved, octets
 
 MAX_PROBLEMS_BYTES = 2000
@@ -44,13 +52,15 @@ class GrantRecord(NamedTuple):
 
     def fields(self) -> dict[bytes, bytes]:
         """Return its fields, in the order of their names."""
+        reasons, reasons2 = in_two(reasons_octets(self.reasons, self.more))
         return {
             b"generation": b"%d" % self.generation,
             b"namespace": octets(self.namespace),
             b"node": octets(self.node),
             b"pod": octets(self.pod),
             b"realizedAt": octets(self.realized_at),
-            b"reasons": reasons_octets(self.reasons, self.more),
+            b"reasons": reasons,
+            b"reasons2": reasons2,
             b"session": octets(self.session),
             b"uid": octets(self.uid),
         }
@@ -189,7 +199,7 @@ class BlockedRecord(NamedTuple):
 def grant_from(key: bytes, fields: Fields) -> GrantRecord:
     """Read a grant; what its key says and its node have to agree."""
     place = _place(key, "grant", fields)
-    reasons, more = reasons_from(_said(fields, b"reasons"))
+    reasons, more = reasons_from(in_one(_said(fields, b"reasons"), _said(fields, b"reasons2")))
     return GrantRecord(
         pod_ip=place.pod_ip,
         address=place.address,

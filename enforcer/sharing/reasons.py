@@ -1,4 +1,4 @@
-"""The reasons of a shared grant in one field, such as ``api.example.com mcp/web/allow 59.9``.
+"""The reasons of a shared grant as text, such as ``api.example.com mcp/web/allow 59.9``.
 
 Pure. Owns that text and what it means later: seconds remaining when it was written, of which the grant's
 own remaining time says how many are over. Invariant: the reason that lasts longest comes first, and it
@@ -12,9 +12,11 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from enforcer.sharing.seal import NotBelieved, octets
+from enforcer.sharing.seal import NotBelieved
 
 MAX_REASONS_BYTES = 4000
+COMPACT_BYTES = 64
+"""Redis keeps a hash in half the memory while no value is longer (``hash-max-listpack-value``)."""
 _PLAIN = re.compile(r"[!-$&-:<-~]*").fullmatch
 """Printable ASCII but space, percent sign and semicolon."""
 _KEPT = "".join(map(chr, range(0x21, 0x7F))).translate({ord("%"): None, ord(";"): None})
@@ -80,6 +82,19 @@ def reasons_from(said: str) -> tuple[tuple[SharedReason, ...], int]:
     return tuple(reasons), 0
 
 
+def in_two(said: bytes) -> tuple[bytes, bytes]:
+    """Return the fields ``reasons`` and ``reasons2``: a text that is not compact is cut after the name."""
+    if len(said) <= COMPACT_BYTES:
+        return said, b""
+    name, _, rest = said.partition(b" ")
+    return name, rest
+
+
+def in_one(reasons: str, reasons2: str) -> str:
+    """Undo ``in_two``."""
+    return f"{reasons} {reasons2}" if reasons2 else reasons
+
+
 def reasons_left(reasons: Iterable[SharedReason], remaining_s: float) -> list[SharedReason]:
     """Return the reasons that still hold where their grant has so much left (Redis's PTTL in seconds).
 
@@ -89,8 +104,3 @@ def reasons_left(reasons: Iterable[SharedReason], remaining_s: float) -> list[Sh
     passed_s = max((each.remaining_s for each in listed), default=0.0) - remaining_s
     left = [each._replace(remaining_s=each.remaining_s - passed_s) for each in listed]
     return [each for each in left if each.remaining_s > 0]
-
-
-def text_octets(name: str, permitted: str, remaining_s: float) -> bytes:
-    """Return the field where there is one reason, its ``permission`` made before."""
-    return octets(f"{escape(name)} {permitted} {remaining_s:.1f}")

@@ -333,6 +333,13 @@ class TestRecords:
         reason = SharedReason("api.example.com", "mcp/web", "allow", 59.94)
         assert _grant((reason,)).fields()[b"reasons"] == b"api.example.com mcp/web/allow 59.9"
 
+    def test_names_as_obots_provider_makes_them_are_compact(self) -> None:
+        """No value beyond what Redis keeps compactly by its default: half the memory."""
+        policy, rule = "obot-mcp/obot-mnp-ms1crm7k-fw", "allow-approved-egress"
+        record = _grant((SharedReason("api.crm-production.example.com", policy, rule, 118.2),))
+        assert max(map(len, record.fields().values())) <= 64
+        assert formats.grant_from(_key(), record.fields()) == record
+
     def test_many_reasons(self) -> None:
         """Are cut to a bound, those that end first, and how many went is said."""
         many = tuple(SharedReason("n" * 100, "mcp/web", f"r{each}", 100.0 - each) for each in range(64))

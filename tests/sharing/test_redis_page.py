@@ -96,7 +96,7 @@ class Page:
         for name in ("redis-password", "view-password"):
             (self.etc / name).write_text(f"{name}-of-the-test\n")
         [port] = free_ports(1)
-        settings = {"tls-auth-clients": "no", "hash-max-listpack-value": "256"}
+        settings = {"tls-auth-clients": "no"}
         self.store = Store(folder / "store", port=port, certificates=authority, settings=settings)
         self.place = parse_redis_url(f"rediss://nameward@127.0.0.1:{port}/0")
         self._bin = folder / "bin"
