@@ -24,7 +24,7 @@ import hiredis
 
 from benchmarks.shared_records import BLOCKED_ENTRIES, RING, SimulatedNode
 from enforcer.sharing import session
-from enforcer.sharing.publisher import PIECE
+from enforcer.sharing.grants import WALKED
 from enforcer.sharing.resp import packed
 from enforcer.sharing.seal import check
 
@@ -34,7 +34,7 @@ RENEWED_EVERY_S, GIVEN_UP_AFTER_S = 60, 600
 """A name in use is asked again once a TTL; a destination is given up after ten minutes."""
 CONNECTIONS_A_NODE = 4
 AT_ONCE = 300
-GRANTS_AT_ONCE = max(session._MOST_COMMANDS // 2 // PIECE, 1) * PIECE
+GRANTS_AT_ONCE = max(session._MOST_COMMANDS // 3 // WALKED, 1) * WALKED
 """What the door puts into one transaction when everything is written again."""
 TURNS = 4
 SAMPLE = 100_000

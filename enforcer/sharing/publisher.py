@@ -28,7 +28,7 @@ from enforcer.sharing.tidying import Finder, Tidying
 
 FLUSH_S = 0.05
 """How long changes are gathered: a piece costs half as much a grant as five small ones."""
-PIECE_S = 0.002
+PIECE_S = 0.001
 """The pause between pieces while there are more."""
 PIECE = 128
 PODS_PIECE = 24

@@ -14,6 +14,7 @@ from enforcer.demo.stores import Store
 from enforcer.ledger import NEVER, Holding, Past
 from enforcer.sharing import publisher as publishing
 from enforcer.sharing.formats import blocked_from, node_from, pod_from
+from enforcer.sharing.grants import WALKED
 from enforcer.sharing.pods import PodFacts
 from enforcer.sharing.publisher import MOST_UNANSWERED, PIECE
 from enforcer.sharing.refused import ROOM
@@ -401,7 +402,7 @@ class TestReturn:
 
     def test_a_hundred_thousand_within_five_seconds(self, node: SharingNode) -> None:
         """By the pieces' pace: each at most a millisecond's work, a pause between them."""
-        seconds = 100_000 / PIECE * publishing.PIECE_S
+        seconds = 100_000 / WALKED * publishing.PIECE_S
         assert seconds < RETURN_S - publishing.BEAT_S
 
 
