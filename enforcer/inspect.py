@@ -4,12 +4,14 @@ Owns ``<runtimeDir>/inspect.sock``. Anyone on the node may read; nobody can chan
 answer ends with ``{"end": true}`` or ``{"error": text}``, before which ``{"warning": text}`` may say what is
 missing; ``blocked`` with ``follow`` goes on until the asker closes. Invariant: an asker that does not read
 costs one piece of its answer, and what other nodes had to say for ``READ_WITHIN_S``, no more; it is not
-heard again before its answer has left, be that an error.
+heard again before its answer has left, be that an error. All askers together get half of the loop, a piece at
+a time: lookups wait for one piece.
 """
 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -26,7 +28,10 @@ from enforcer.inspection import Answer, Inspection
 
 MAX_REQUEST_BYTES = 4096
 MAX_ASKERS = 64
-ROWS_A_PIECE = 200
+ROWS_A_PIECE = 50
+"""About a millisecond."""
+TURN_S = 0.0005
+"""Calls that take less share a turn: those of askers who have gone do not pile up."""
 READ_WITHIN_S = 60.0
 """An answer that holds other nodes' rows is read by then, or the connection ends."""
 SOCKET = "inspect.sock"
@@ -90,9 +95,11 @@ class Asker(TwistedProtocol):
         elif whole:
             self._asked = b""
             self._is_busy = True
-            self._answer(line)
+            self._of.turns(lambda: self._answer(line))
 
     def _answer(self, line: bytes) -> None:
+        if self._is_gone:
+            return
         try:
             self._request = _decode(line)
             self._end_search = self._of.inspection.answer(self._request, self._of.now, self._answered)
@@ -135,6 +142,12 @@ class Asker(TwistedProtocol):
         if self._is_answered:
             self._is_answered = self._is_busy = False
             self.transport.unregisterProducer()
+            return
+        self._of.turns(self._go_on)
+
+    def _go_on(self) -> None:
+        """Write the next piece of the answer."""
+        if self._is_gone:
             return
         if self._refusal:
             self._request, refusal, self._refusal = None, self._refusal, ""
@@ -186,8 +199,39 @@ class Asker(TwistedProtocol):
         self.transport.loseConnection()
 
 
+class Turns:
+    """Has calls made one after the other, with pauses as long as they took."""
+
+    def __init__(
+        self, now: Callable[[], float], later: Callable[[float, Callable[[], None]], object]
+    ) -> None:
+        self._now = now
+        self._later = later
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._is_on = False
+
+    def __call__(self, call: Callable[[], None]) -> None:
+        """Have it called when it is its turn."""
+        self._waiting.append(call)
+        if not self._is_on:
+            self._is_on = True
+            self._later(0.0, self._next)
+
+    def _next(self) -> None:
+        if not self._waiting:
+            self._is_on = False
+            return
+        began_at = self._now()
+        while self._waiting and self._now() - began_at < TURN_S:
+            self._waiting.popleft()()
+        self._later(max(self._now() - began_at, 0.0), self._next)
+
+
 class InspectFactory(Factory):
-    """Serves askers from one ``Inspection``; ``later`` ends those that take too long to read."""
+    """Serves askers from one ``Inspection``; ``later`` ends those that take too long to read.
+
+    ``turns`` makes each call that it is given, at once or when the loop has time for it.
+    """
 
     noisy = False
 
@@ -196,7 +240,9 @@ class InspectFactory(Factory):
         inspection: Inspection,
         now: Callable[[], float],
         later: Callable[[float, Callable[[], None]], object] = lambda _delay_s, _call: None,
+        turns: Callable[[Callable[[], None]], None] = lambda call: call(),
     ) -> None:
+        self.turns = turns
         self.inspection = inspection
         self.now = now
         self.later = later

@@ -236,7 +236,8 @@ class Wiring:
             self.node.status,
             elsewhere=self.sharing.view if self.sharing is not None else None,
         )
-        askers = inspect.InspectFactory(inspection, now, self._reactor.callLater)
+        later = self._reactor.callLater
+        askers = inspect.InspectFactory(inspection, now, later, inspect.Turns(now, later))
         inspect.listen(self._reactor, self._folder, askers)
         if self._settings.metrics.listen:
             address, port = parse_listen(self._settings.metrics.listen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from twisted.internet.testing import StringTransport
 
 from enforcer.blocked import BlockedRecords, Refused
-from enforcer.inspect import MAX_REQUEST_BYTES, Asker, InspectFactory
+from enforcer.inspect import MAX_REQUEST_BYTES, Asker, InspectFactory, Turns
 from enforcer.inspection import Inspection, port_text
 from tests.enforcer.rig import API, OTHER, Rig, permit, policy
 
@@ -181,6 +182,43 @@ def test_who_asks_again_and_again_and_reads_nothing_is_not_heard(asking: _Asking
     asker.dataReceived(b'{"command":"status"}\n')
     asking.drain(asker, transport)
     assert len(transport.value().splitlines()) == 3
+
+
+def test_askers_take_turns(asking: _Asking) -> None:
+    """One piece of one answer at a time, and as long a pause after it: lookups come in between."""
+    timers: list[tuple[float, Callable[[], None]]] = []
+    clock, made = asking.rig.clock, []
+
+    def work() -> None:
+        made.append(clock())
+        clock.at += 0.5
+
+    turns = Turns(clock, lambda delay_s, call: timers.append((delay_s, call)))
+    turns(work)
+    turns(work)
+    assert made == []
+    pauses = []
+    while timers:
+        pause_s, call = timers.pop()
+        pauses.append(pause_s)
+        clock.at += pause_s
+        call()
+    assert pauses == [0.0, 0.5, 0.5]
+    assert made[1] - made[0] == 1.0
+    turns(work)
+    assert len(timers) == 1
+
+
+def test_who_has_gone_has_no_turn(asking: _Asking) -> None:
+    """Nothing is made for it."""
+    waiting: list[Callable[[], None]] = []
+    asking.factory.turns = waiting.append
+    asker, transport = asking.connect()
+    asker.dataReceived(b'{"command":"status"}\n')
+    asker.connectionLost()
+    for call in waiting:
+        call()
+    assert transport.value() == b""
 
 
 def test_an_endless_request_is_cut(asking: _Asking) -> None:
