@@ -65,6 +65,10 @@ class SimulatedNode:
         )  # fmt: skip
         return hset(key, sealed(key, record.fields())), pexpire(key, GRANT_MS)
 
+    def replaced(self, index: int) -> tuple[bytes, ...]:
+        """Return what is written for a grant when everything is, whatever may lie there."""
+        return unlink(self.grant_key(index)), *self.opened(index)
+
     def renewed(self, index: int) -> bytes:
         """Return what is written when a grant is prolonged."""
         return pexpire(self.grant_key(index), GRANT_MS)
@@ -109,4 +113,4 @@ class SimulatedNode:
         for pod in range(self.pods):
             yield from self.placed(pod)
         for index in range(self.grants):
-            yield from self.opened(index)
+            yield from self.replaced(index)

@@ -142,7 +142,7 @@ def transactions(node: SimulatedNode, count: int) -> list[bytes]:
     begin, end = packed(b"TIME") + packed(b"MULTI"), packed(b"EXEC")
     pieces = (range(part * GRANTS_AT_ONCE, (part + 1) * GRANTS_AT_ONCE) for part in range(count))
     return [
-        b"".join((begin, *(command for index in piece for command in node.opened(index)), end))
+        b"".join((begin, *(command for index in piece for command in node.replaced(index)), end))
         for piece in pieces
     ]
 
@@ -153,7 +153,7 @@ def together(redis: Server, nodes: list[SimulatedNode]) -> dict[str, float]:
     Returns how long a node waits for the replies to one: beyond a second it takes Redis for lost.
     """
     waits_s: list[float] = []
-    replies = 3 + 2 * GRANTS_AT_ONCE
+    replies = 3 + 3 * GRANTS_AT_ONCE
     with selectors.DefaultSelector() as ready:
         for node in nodes:
             connection = redis.connect()
