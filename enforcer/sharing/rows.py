@@ -7,6 +7,7 @@ never decides what is believed.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 from typing import Any
 
 from enforcer.sharing.formats import BlockedRecord, GrantRecord, NodeRecord, PodRecord
@@ -99,7 +100,11 @@ def node_row(record: NodeRecord) -> Row:
         "pending": facts.pending,
         "redis": "up",
         "upstreams": [
-            {"address": short(each.address), "healthy": each.healthy, "latencyMs": each.latency_ms}
+            {
+                "address": short(each.address),
+                "healthy": each.healthy,
+                "latencyMs": each.latency_ms if isfinite(each.latency_ms) else 0.0,
+            }
             for each in facts.upstreams[:MAX_LISTED]
         ],
         "lastRealizedAt": short(facts.last_realized_at) or None,

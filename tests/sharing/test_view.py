@@ -286,6 +286,14 @@ class TestStatus:
         assert "another version" in e["problems"][0]
         assert list(c) == list(b)
 
+    @pytest.mark.parametrize("said", [b"nan", b"inf", b"-inf", b"1e999"])
+    def test_what_is_no_number_of_milliseconds_is_shown_as_none(self, looking: Looking, said: bytes) -> None:
+        """JSON has no such number, and the table wants one."""
+        b = looking.node("node-b")
+        b.resealed(b.keys.heartbeat, upstreams=b"1.1.1.1 healthy " + said)
+        (row,) = looking.rows("status")
+        assert row["upstreams"][0]["latencyMs"] == 0.0
+
     def test_a_roll_that_somebody_wrote_into_is_not_believed(self, looking: Looking) -> None:
         """An invented node, a name that is none, an entry under another's name."""
         b = looking.node("node-b")
