@@ -27,8 +27,10 @@ LONGEST_PAUSE_S = 0.5
 STATUS_KEPT_S = 1.0
 MAX_HELD = 4
 """Askers whose other nodes' rows are searched, or lie here until they are read."""
-BUSY = "too many ask for the whole cluster at once: only this node is shown; ask again in a moment"
-SLOW = "Redis did not answer in time: only this node is shown"
+BUSY = "too many ask for the whole cluster at once (ask again in a moment)"
+SLOW = "Redis did not answer in time"
+_OF_A_NODE = frozenset({"grants", "blocked", "status"})
+"""What only that node's records can say; of its pods this node's own source knows something too."""
 
 T = TypeVar("T")
 Later = Callable[[float, Callable[[], None]], object]
@@ -90,15 +92,15 @@ class View:
         search = _Search(request, tuple(addresses), done)
         kept = self._status
         if not self._door.is_up:
-            search.answer(Found(warnings=(f"Redis is lost ({self._door.trouble}): only this node is shown",)))
+            search.fail(f"Redis is lost ({self._door.trouble})")
         elif request.command == "status" and kept and kept.node == request.node and self._is_fresh(kept):
             search.answer(kept.found)
         elif len(self._held) >= MAX_HELD:
-            search.answer(Found(warnings=(BUSY,)))
+            search.fail(BUSY)
         else:
             self._held.add(search)
             self._waiting.append(search)
-            self._later(ANSWER_WITHIN_S, lambda: search.answer(Found(warnings=(SLOW,))))
+            self._later(ANSWER_WITHIN_S, lambda: search.fail(SLOW))
             self._go_on()
         return lambda: self._end(search)
 
@@ -157,7 +159,7 @@ class View:
         took_s = self._now() - began_at
         self._later(min(took_s, LONGEST_PAUSE_S), self._pause_over)
         if isinstance(said, str):
-            search.answer(Found(warnings=(f"only this node is shown: {said}",)))
+            search.fail(str(said))
             return
         self.doubts.update(said.doubts)
         if search.request.command == "status" and not search.is_done:
@@ -178,6 +180,13 @@ class _Search:
         self._done = done
         self.is_done = False
         """It was answered, or nobody waits for it any more. Read in the thread too."""
+
+    def fail(self, why: str) -> None:
+        """Say why nothing was read: beside this node's rows, or in place of those of the node asked for."""
+        if self.request.node and self.request.command in _OF_A_NODE:
+            self.answer(Found(refusal=f"{why}: nothing can be said of {self.request.node}"))
+        else:
+            self.answer(Found(warnings=(f"{why}: only this node is shown",)))
 
     def answer(self, found: Found) -> None:
         """Answer it, if somebody still waits."""

@@ -434,9 +434,12 @@ class TestRedisAway:
             store.kill()
             looking.visitor.loop.until(lambda: not looking.visitor.door.is_up)
             found = looking.find("grants")
+            of_b = {command: looking.find(command, node="node-b") for command in ("grants", "inventory")}
         assert found.parts == ()
         assert found.warnings[0].startswith("Redis is lost (")
         assert found.warnings[0].endswith("only this node is shown")
+        assert of_b["grants"].refusal.endswith("nothing can be said of node-b"), "no rows are no answer"
+        assert (of_b["inventory"].refusal, len(of_b["inventory"].warnings)) == ("", 1)
 
     def test_frozen_in_the_middle_of_it(self, store: Store, credentials: Credentials) -> None:
         """The answer comes all the same."""
@@ -553,7 +556,7 @@ class TestTurns:
         turns = Turns()
         held = [turns.find() for _ in range(view.MAX_HELD)]
         busy, _ = turns.find()
-        assert busy == [Found(warnings=(view.BUSY,))]
+        assert busy == [Found(warnings=(f"{view.BUSY}: only this node is shown",))]
         held[0][1]()
         later, _ = turns.find()
         assert later == []
@@ -564,7 +567,7 @@ class TestTurns:
         first, _ = turns.find()
         second, _ = turns.find()
         turns.turn(view.ANSWER_WITHIN_S)
-        assert first == second == [Found(warnings=(view.SLOW,))]
+        assert first == second == [Found(warnings=(f"{view.SLOW}: only this node is shown",))]
         turns.read()
         assert len(first) == 1
 
@@ -600,4 +603,4 @@ class TestTurns:
         again, _ = turns.find()
         _, done = turns.door.asked.pop()
         done(Trouble("too many questions to Redis at once: ask again", "busy"))
-        assert again[0].warnings[0].startswith("only this node is shown: too many questions")
+        assert again[0].warnings[0].startswith("too many questions to Redis at once")
