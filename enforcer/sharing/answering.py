@@ -21,7 +21,7 @@ from policy.addresses import from_packed
 from policy.authority import GrantRequested, Outcome
 from policy.snapshot import Snapshot
 
-LETTERS_PER_S = 4000.0
+LETTERS_PER_S = 2000.0
 LETTERS_BURST = 2000.0
 """Whatever is written into our stream costs no more than looking at so many a second."""
 ASKER_PER_S = 1000.0
