@@ -277,6 +277,10 @@ class Line:
             return Lost("caFile, certFile or keyFile of state.redis is not there: correct the path", "tls")
         if isinstance(cause, ConnectionRefusedError | FileNotFoundError):
             return self._refused("is not running there", "start it, or correct state.redis.url", "refused")
+        if isinstance(cause, PermissionError) and self.address.path:
+            return self._refused(
+                "may not be opened", "let this service write to it (SupplementaryGroups=)", "permission"
+            )
         if isinstance(error, InvalidResponse):
             return self._refused(
                 "does not speak Redis's protocol", "is it TLS (rediss://), or no Redis?", "protocol"

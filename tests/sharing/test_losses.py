@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -97,6 +100,27 @@ def test_it_is_said_and_ends_when_it_is_mended(store: Store, credentials: Creden
         assert visitor.write(packed(b"SET", A, b"2"), packed(b"GET", A)) == [b"OK", b"2"]
         visitor.send(ACKS, b"XADD", ACKS, b"*", b"f", b"v")
         assert visitor.loop.until(lambda: visitor.entries)
+
+
+OPENING = """
+import sys
+from tests.sharing.loop import Visitor
+from enforcer.sharing.credentials import Credentials
+with Visitor(sys.argv[1], Credentials(hmac_key_file=sys.argv[2])) as visitor:
+    print(visitor.lost("permission"))
+"""
+
+
+def test_a_socket_that_may_not_be_opened(store: Store, tmp_path: Path) -> None:
+    """The service is root without the right to pass file modes."""
+    (tmp_path / "key").write_text("0123456789abcdef")
+    store.path.chmod(0)
+    drop = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    argv = [*drop, sys.executable, "-c", OPENING, store.unix_url, str(tmp_path / "key")]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, timeout=30, cwd=Path(__file__).parents[2]
+    )
+    assert "may not be opened: let this service write to it" in done.stdout, done
 
 
 def test_an_idle_door_sees_it_too(store: Store, credentials: Credentials) -> None:
