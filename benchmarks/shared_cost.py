@@ -28,8 +28,8 @@ def _opened(kind: str, path: str, renews: bool) -> dict[str, float]:
     from enforcer.elements import grant_keys
     from enforcer.identity import Identity
     from enforcer.ledger import MemoryLedger, Opening
-    from enforcer.sharing.ledger import RedisLedger
-    from enforcer.sharing.outbox import Outbox
+    from enforcer.sharing.publishing.ledger import RedisLedger
+    from enforcer.sharing.publishing.outbox import Outbox
     from policy.decision import Permit
     from policy.grants import Reason
 
@@ -95,12 +95,12 @@ def _publishing(ledger, path: str, reactor):
     import os
 
     from enforcer.blocked import BlockedRecords
-    from enforcer.sharing.credentials import Credentials
-    from enforcer.sharing.door import Door
-    from enforcer.sharing.formats import NodeFacts
-    from enforcer.sharing.keys import Keys
-    from enforcer.sharing.publisher import Publisher
-    from enforcer.sharing.seal import Keyring
+    from enforcer.sharing.publishing.publisher import Publisher
+    from enforcer.sharing.records.formats import NodeFacts
+    from enforcer.sharing.records.keys import Keys
+    from enforcer.sharing.records.seal import Keyring
+    from enforcer.sharing.redis.credentials import Credentials
+    from enforcer.sharing.redis.door import Door
     from policy.runtime.redis_url import parse_redis_url
 
     keys = Keys("bench", "node-a")

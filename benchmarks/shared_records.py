@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from enforcer.sharing.formats import BlockedRecord, GrantRecord, NodeFacts, NodeRecord, PodRecord
-from enforcer.sharing.keys import Keys
-from enforcer.sharing.reasons import SharedReason
-from enforcer.sharing.resp import hset, packed, pexpire, unlink, xadd
-from enforcer.sharing.seal import VERSION, Keyring, seal
+from enforcer.sharing.records.formats import BlockedRecord, GrantRecord, NodeFacts, NodeRecord, PodRecord
+from enforcer.sharing.records.keys import Keys
+from enforcer.sharing.records.reasons import SharedReason
+from enforcer.sharing.records.resp import hset, packed, pexpire, unlink, xadd
+from enforcer.sharing.records.seal import VERSION, Keyring, seal
 
 RING = Keyring(b"a key of the simulation only")
 GRANT_MS, POD_MS, NODE_MS = 3_600_000, 3_600_000, 10_000

@@ -23,10 +23,10 @@ from pathlib import Path
 import hiredis
 
 from benchmarks.shared_records import BLOCKED_ENTRIES, RING, SimulatedNode
-from enforcer.sharing import session
-from enforcer.sharing.grants import WALKED
-from enforcer.sharing.resp import packed
-from enforcer.sharing.seal import check
+from enforcer.sharing.publishing.grants import WALKED
+from enforcer.sharing.records.resp import packed
+from enforcer.sharing.records.seal import check
+from enforcer.sharing.redis import session
 
 NODES, PODS, GRANTS = 500, 110, 20
 """Nodes, pods a node, live grants a pod that one Redis is to carry."""

@@ -1,7 +1,7 @@
 """What a person asks of a node, and what other nodes may add to the answer: the words of both.
 
 Values only. Owns the request line's fields, the order of rows, and the seam behind which the other
-nodes stand (``enforcer.sharing.view``).
+nodes stand (``enforcer.sharing.cluster.view``).
 """
 
 from __future__ import annotations

@@ -36,9 +36,9 @@ from enforcer.reconciler import Reconciler
 from enforcer.records import LogRecords
 from enforcer.revision import OnRevoke
 from enforcer.routes import Routes
-from enforcer.sharing.ledger import RedisLedger
-from enforcer.sharing.outbox import Outbox
-from enforcer.sharing.remote import TICK_S
+from enforcer.sharing.nodes.remote import TICK_S
+from enforcer.sharing.publishing.ledger import RedisLedger
+from enforcer.sharing.publishing.outbox import Outbox
 from enforcer.sharing.service import Here, Sharing
 from enforcer.sources.files import FilesSource
 from enforcer.watch import Watch, every

@@ -18,16 +18,16 @@ from enforcer.blocked import BlockedRecords
 from enforcer.inventory import Inventory
 from enforcer.metrics import Series
 from enforcer.records import Records
-from enforcer.sharing.credentials import Credentials
-from enforcer.sharing.door import Door, Entry, Trouble
-from enforcer.sharing.facts import facts_of
-from enforcer.sharing.keys import Keys
-from enforcer.sharing.ledger import RedisLedger
-from enforcer.sharing.pods import PodFacts
-from enforcer.sharing.publisher import Publisher
-from enforcer.sharing.remote import Remote
-from enforcer.sharing.seal import Keyring
-from enforcer.sharing.view import View
+from enforcer.sharing.cluster.view import View
+from enforcer.sharing.nodes.remote import Remote
+from enforcer.sharing.publishing.facts import facts_of
+from enforcer.sharing.publishing.ledger import RedisLedger
+from enforcer.sharing.publishing.pods import PodFacts
+from enforcer.sharing.publishing.publisher import Publisher
+from enforcer.sharing.records.keys import Keys
+from enforcer.sharing.records.seal import Keyring
+from enforcer.sharing.redis.credentials import Credentials
+from enforcer.sharing.redis.door import Door, Entry, Trouble
 from policy.addresses import to_packed
 from policy.runtime.clock import MonotonicReactor, now, wall_now
 from policy.runtime.redis_url import parse_redis_url
@@ -167,7 +167,7 @@ class Sharing:
             counts["nameward_remote_requests_total", (outcome,)] = count
         return counts
 
-    # --- what the door tells (enforcer.sharing.door.Events) ----------------------------------------
+    # --- what the door tells (enforcer.sharing.redis.door.Events) ----------------------------------------
 
     def redis_up(self) -> None:
         """Redis answers: everything is written, every claim is made."""

@@ -8,10 +8,10 @@ from prometheus_client import generate_latest
 
 from enforcer.blocked import BlockedRecords
 from enforcer.node import Node
-from enforcer.sharing.facts import facts_of
-from enforcer.sharing.formats import NodeRecord, node_from
-from enforcer.sharing.keys import Keys
-from enforcer.sharing.rows import node_row
+from enforcer.sharing.cluster.rows import node_row
+from enforcer.sharing.publishing.facts import facts_of
+from enforcer.sharing.records.formats import NodeRecord, node_from
+from enforcer.sharing.records.keys import Keys
 from policy.authority import CountersReported, UpstreamState
 from policy.runtime.settings import load_settings
 from tests.enforcer.rig import Rig, permit, policy

@@ -18,9 +18,9 @@ from enforcer.demo import places, shared
 from enforcer.demo.nodes import LabNode
 from enforcer.demo.processes import wait_until
 from enforcer.demo.scenes_nodes import NodesStage
-from enforcer.sharing.keys import Keys
-from enforcer.sharing.letters import Asked, Claimed, Owner, written
-from enforcer.sharing.seal import Keyring, NotBelieved, check
+from enforcer.sharing.nodes.letters import Asked, Claimed, Owner, written
+from enforcer.sharing.records.keys import Keys
+from enforcer.sharing.records.seal import Keyring, NotBelieved, check
 from policy.addresses import to_packed
 
 pytestmark = pytest.mark.kernel

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from enforcer.demo.stores import SERVER, Store
-from enforcer.sharing.credentials import Credentials
+from enforcer.sharing.redis.credentials import Credentials
 
 settings.register_profile(
     "unhurried", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]

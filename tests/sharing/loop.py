@@ -7,8 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from enforcer.sharing.credentials import Credentials
-from enforcer.sharing.door import Door, Entry, Trouble
+from enforcer.sharing.redis.credentials import Credentials
+from enforcer.sharing.redis.door import Door, Entry, Trouble
 from policy.runtime.redis_url import parse_redis_url
 
 NODE, ACKS, REQUESTS = b"nameward:c:{a}:node", b"nameward:c:{a}:acks", b"nameward:c:{a}:requests"

@@ -12,10 +12,10 @@ from twisted.internet.task import Clock as Timers
 
 from enforcer.desired import Fixed
 from enforcer.link import LinkHub
-from enforcer.sharing.formats import NodeFacts, NodeRecord, PodRecord
-from enforcer.sharing.keys import Keys
-from enforcer.sharing.remote import Remote
-from enforcer.sharing.seal import VERSION, Keyring, seal
+from enforcer.sharing.nodes.remote import Remote
+from enforcer.sharing.records.formats import NodeFacts, NodeRecord, PodRecord
+from enforcer.sharing.records.keys import Keys
+from enforcer.sharing.records.seal import VERSION, Keyring, seal
 from policy.addresses import from_packed
 from policy.authority import GrantAnswered, GrantRequested
 from policy.pods import Pod

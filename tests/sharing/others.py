@@ -8,7 +8,7 @@ from typing import Any
 import redis
 
 from enforcer.demo.stores import Store
-from enforcer.sharing.formats import (
+from enforcer.sharing.records.formats import (
     BlockedRecord,
     GrantRecord,
     NodeFacts,
@@ -16,10 +16,10 @@ from enforcer.sharing.formats import (
     PodRecord,
     SharedUpstream,
 )
-from enforcer.sharing.keys import Keys
-from enforcer.sharing.reasons import SharedReason
-from enforcer.sharing.roll import seen_octets
-from enforcer.sharing.seal import VERSION, Keyring, seal
+from enforcer.sharing.records.keys import Keys
+from enforcer.sharing.records.reasons import SharedReason
+from enforcer.sharing.records.roll import seen_octets
+from enforcer.sharing.records.seal import VERSION, Keyring, seal
 
 KEYRING = Keyring(b"the key of the cluster")
 HERE = Keys("default", "node-a")

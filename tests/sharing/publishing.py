@@ -15,16 +15,16 @@ from enforcer.demo.stores import Store
 from enforcer.elements import grant_keys
 from enforcer.identity import Identity
 from enforcer.ledger import Account, ElementKey, Opening
-from enforcer.sharing.formats import GrantRecord, NodeFacts, grant_from
-from enforcer.sharing.keys import Keys
-from enforcer.sharing.ledger import RedisLedger
-from enforcer.sharing.outbox import Outbox
-from enforcer.sharing.pods import PodFacts
-from enforcer.sharing.publisher import Publisher
-from enforcer.sharing.reasons import reasons_left
-from enforcer.sharing.resp import packed
-from enforcer.sharing.seal import Keyring, check
-from enforcer.sharing.troubles import Trouble
+from enforcer.sharing.publishing.ledger import RedisLedger
+from enforcer.sharing.publishing.outbox import Outbox
+from enforcer.sharing.publishing.pods import PodFacts
+from enforcer.sharing.publishing.publisher import Publisher
+from enforcer.sharing.records.formats import GrantRecord, NodeFacts, grant_from
+from enforcer.sharing.records.keys import Keys
+from enforcer.sharing.records.reasons import reasons_left
+from enforcer.sharing.records.resp import packed
+from enforcer.sharing.records.seal import Keyring, check
+from enforcer.sharing.redis.troubles import Trouble
 from policy.addresses import from_packed, to_packed
 from policy.decision import Permit
 from policy.grants import Reason

@@ -20,17 +20,17 @@ from enforcer.blocked import BlockedRecords, Refused
 from enforcer.elements import grant_keys
 from enforcer.identity import Identity
 from enforcer.ledger import Opening
-from enforcer.sharing.credentials import Credentials, TlsFiles
-from enforcer.sharing.door import Door, Entry
-from enforcer.sharing.formats import NodeFacts
-from enforcer.sharing.keys import Keys
-from enforcer.sharing.ledger import RedisLedger
-from enforcer.sharing.outbox import Outbox
-from enforcer.sharing.pods import PodFacts
-from enforcer.sharing.publisher import Publisher
-from enforcer.sharing.remote import TICK_S, Remote
-from enforcer.sharing.seal import Keyring
-from enforcer.sharing.view import View
+from enforcer.sharing.cluster.view import View
+from enforcer.sharing.nodes.remote import TICK_S, Remote
+from enforcer.sharing.publishing.ledger import RedisLedger
+from enforcer.sharing.publishing.outbox import Outbox
+from enforcer.sharing.publishing.pods import PodFacts
+from enforcer.sharing.publishing.publisher import Publisher
+from enforcer.sharing.records.formats import NodeFacts
+from enforcer.sharing.records.keys import Keys
+from enforcer.sharing.records.seal import Keyring
+from enforcer.sharing.redis.credentials import Credentials, TlsFiles
+from enforcer.sharing.redis.door import Door, Entry
 from policy.addresses import to_packed
 from policy.decision import Permit
 from policy.grants import Reason

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from enforcer.sharing import answering
-from enforcer.sharing.letters import MAX_ADDRESSES, Asked, Claimed, letter_from
-from enforcer.sharing.seal import Keyring, seal
+from enforcer.sharing.nodes import answering
+from enforcer.sharing.nodes.letters import MAX_ADDRESSES, Asked, Claimed, letter_from
+from enforcer.sharing.records.seal import Keyring, seal
 from policy.addresses import to_packed
 from policy.pods import Pod
 from tests.enforcer.rig import API, OTHER, permit, policy
@@ -435,7 +435,7 @@ def test_any_octets_in_any_field_open_nothing_new(owner: Node, changed: dict[byt
 @given(st.dictionaries(st.binary(max_size=12), st.binary(max_size=60), max_size=8))
 def test_reading_any_fields_gives_a_letter_or_a_doubt(fields: dict[bytes, bytes]) -> None:
     """And what is read is written as it was."""
-    from enforcer.sharing.seal import NotBelieved
+    from enforcer.sharing.records.seal import NotBelieved
 
     try:
         read = letter_from({b"kind": b"claim", **fields})

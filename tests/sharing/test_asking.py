@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from enforcer.sharing import asking, peers
-from enforcer.sharing.formats import NodeRecord
-from enforcer.sharing.letters import MAX_ADDRESSES, Acked, Asked, letter_from
+from enforcer.sharing.nodes import asking, peers
+from enforcer.sharing.nodes.letters import MAX_ADDRESSES, Acked, Asked, letter_from
+from enforcer.sharing.records.formats import NodeRecord
 from policy.addresses import to_packed
 from policy.authority import GrantAnswered
 from policy.pods import Pod

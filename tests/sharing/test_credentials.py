@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.sharing.credentials import CredentialError, Credentials, HmacKeys
-from enforcer.sharing.line import Login
+from enforcer.sharing.redis.credentials import CredentialError, Credentials, HmacKeys
+from enforcer.sharing.redis.line import Login
 from policy.runtime.settings import load_settings
 
 

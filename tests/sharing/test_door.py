@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from enforcer.demo.stores import CLIENT, Ring, Store, free_ports
-from enforcer.sharing.credentials import Credentials
-from enforcer.sharing.door import RedisSaid, Trouble, packed, pause_s
-from enforcer.sharing.peers import Streams
+from enforcer.sharing.nodes.peers import Streams
+from enforcer.sharing.redis.credentials import Credentials
+from enforcer.sharing.redis.door import RedisSaid, Trouble, packed, pause_s
 from tests.sharing.detour import Detour
 from tests.sharing.loop import ACKS, NODE, REQUESTS, Visitor
 

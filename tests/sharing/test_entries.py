@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from enforcer.sharing.entries import Malformed, entries_of, instant_of, time_of
+from enforcer.sharing.redis.entries import Malformed, entries_of, instant_of, time_of
 from policy.runtime.clock import wall_now
 
 

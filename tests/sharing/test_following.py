@@ -10,9 +10,9 @@ import pytest
 
 from enforcer.asked import Request
 from enforcer.demo.stores import Store
-from enforcer.sharing import following
-from enforcer.sharing.credentials import Credentials
-from enforcer.sharing.view import View
+from enforcer.sharing.cluster import following
+from enforcer.sharing.cluster.view import View
+from enforcer.sharing.redis.credentials import Credentials
 from tests.sharing.loop import Visitor
 from tests.sharing.others import HERE, KEYRING, OtherNode
 

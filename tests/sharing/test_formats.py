@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enforcer.elements import GRANT_SETS, grant_keys
-from enforcer.sharing import formats, seal
-from enforcer.sharing.formats import (
+from enforcer.sharing.records import formats, seal
+from enforcer.sharing.records.formats import (
     BlockedRecord,
     GrantRecord,
     NodeFacts,
@@ -20,9 +20,9 @@ from enforcer.sharing.formats import (
     PodRecord,
     SharedUpstream,
 )
-from enforcer.sharing.keys import Keys, owned_address, place_of
-from enforcer.sharing.reasons import SharedReason, reasons_left
-from enforcer.sharing.seal import Keyring, NotBelieved
+from enforcer.sharing.records.keys import Keys, owned_address, place_of
+from enforcer.sharing.records.reasons import SharedReason, reasons_left
+from enforcer.sharing.records.seal import Keyring, NotBelieved
 from policy.addresses import from_packed, to_packed
 
 KEYS = Keys("default", "node-a")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from enforcer.sharing.formats import NodeRecord
-from enforcer.sharing.liveness import MAX_NODES, SILENT_S, Liveness
+from enforcer.sharing.cluster.liveness import MAX_NODES, SILENT_S, Liveness
+from enforcer.sharing.records.formats import NodeRecord
 from tests.sharing.others import FACTS
 
 

@@ -17,9 +17,9 @@ import pytest
 from enforcer.demo.certificates import Certificates
 from enforcer.demo.failure import LabFailureError
 from enforcer.demo.stores import Store, Trio, free_ports
-from enforcer.sharing.credentials import Credentials, TlsFiles
-from enforcer.sharing.door import packed
-from enforcer.sharing.finding import needed_commands
+from enforcer.sharing.redis.credentials import Credentials, TlsFiles
+from enforcer.sharing.redis.door import packed
+from enforcer.sharing.redis.finding import needed_commands
 from tests.sharing.detour import Detour
 from tests.sharing.loop import ACKS, NODE, Visitor
 
@@ -105,7 +105,7 @@ def test_it_is_said_and_ends_when_it_is_mended(store: Store, credentials: Creden
 OPENING = """
 import sys
 from tests.sharing.loop import Visitor
-from enforcer.sharing.credentials import Credentials
+from enforcer.sharing.redis.credentials import Credentials
 with Visitor(sys.argv[1], Credentials(hmac_key_file=sys.argv[2])) as visitor:
     print(visitor.lost("permission"))
 """

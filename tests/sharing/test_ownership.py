@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from enforcer.sharing import ownership
-from enforcer.sharing.letters import Claimed, Owner
+from enforcer.sharing.nodes import ownership
+from enforcer.sharing.nodes.letters import Claimed, Owner
 from policy.addresses import to_packed
 from policy.authority import GrantAnswered
 from policy.pods import Pod

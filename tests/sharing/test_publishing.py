@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from enforcer.blocked import Refused
 from enforcer.demo.stores import Store
 from enforcer.ledger import NEVER, Holding, Past
-from enforcer.sharing import publisher as publishing
-from enforcer.sharing.formats import blocked_from, node_from, pod_from
-from enforcer.sharing.grants import WALKED
-from enforcer.sharing.pods import PodFacts
-from enforcer.sharing.publisher import MOST_UNANSWERED, PIECE
-from enforcer.sharing.refused import ROOM
-from enforcer.sharing.roll import KEPT_MS, seen_ms, seen_octets
-from enforcer.sharing.seal import Keyring, NotBelieved, check
+from enforcer.sharing.publishing import publisher as publishing
+from enforcer.sharing.publishing.grants import WALKED
+from enforcer.sharing.publishing.pods import PodFacts
+from enforcer.sharing.publishing.publisher import MOST_UNANSWERED, PIECE
+from enforcer.sharing.publishing.refused import ROOM
+from enforcer.sharing.records.formats import blocked_from, node_from, pod_from
+from enforcer.sharing.records.roll import KEPT_MS, seen_ms, seen_octets
+from enforcer.sharing.records.seal import Keyring, NotBelieved, check
 from policy.addresses import to_packed
 from policy.grants import Reason
 from tests.sharing.publishing import A4, A6, B4, SLOWED, SharingNode, identity, opening

@@ -18,9 +18,9 @@ from enforcer.asked import Request
 from enforcer.authority import Decided
 from enforcer.demo.certificates import Certificates
 from enforcer.demo.stores import Store, free_ports
-from enforcer.sharing import finding
-from enforcer.sharing.credentials import Credentials
-from enforcer.sharing.seal import Keyring, NotBelieved, check, sealed
+from enforcer.sharing.records.seal import Keyring, NotBelieved, check, sealed
+from enforcer.sharing.redis import finding
+from enforcer.sharing.redis.credentials import Credentials
 from policy.addresses import to_packed
 from policy.authority import GrantAnswered, GrantRequested
 from policy.pods import Pod

@@ -15,13 +15,13 @@ from twisted.python.failure import Failure
 from enforcer.demo.stores import Store
 from enforcer.desired import Fixed
 from enforcer.link import LinkHub
-from enforcer.sharing.credentials import Credentials
-from enforcer.sharing.door import Door, Entry
-from enforcer.sharing.formats import NodeRecord
-from enforcer.sharing.keys import Keys
-from enforcer.sharing.remote import Remote
-from enforcer.sharing.resp import hset, pexpire
-from enforcer.sharing.seal import VERSION, Keyring, seal
+from enforcer.sharing.nodes.remote import Remote
+from enforcer.sharing.records.formats import NodeRecord
+from enforcer.sharing.records.keys import Keys
+from enforcer.sharing.records.resp import hset, pexpire
+from enforcer.sharing.records.seal import VERSION, Keyring, seal
+from enforcer.sharing.redis.credentials import Credentials
+from enforcer.sharing.redis.door import Door, Entry
 from policy.authority import GrantAnswered
 from policy.pods import Pod
 from policy.runtime.clock import now

@@ -13,7 +13,7 @@ import pytest
 from enforcer.asked import Request, order
 from enforcer.demo.stores import Store
 from enforcer.inspection import Inspection
-from enforcer.sharing.seal import Keyring, seal
+from enforcer.sharing.records.seal import Keyring, seal
 from policy.runtime.clock import wall_now
 from policy.runtime.redis_url import parse_redis_url
 from tests.sharing.shown import SharingNode, Turns

@@ -10,12 +10,12 @@ import pytest
 
 from enforcer.asked import Found, Request, order
 from enforcer.demo.stores import Store
-from enforcer.sharing import reading, view
-from enforcer.sharing.credentials import Credentials
-from enforcer.sharing.door import Door
-from enforcer.sharing.reasons import SharedReason
-from enforcer.sharing.troubles import Lost, Trouble
-from enforcer.sharing.view import View
+from enforcer.sharing.cluster import reading, view
+from enforcer.sharing.cluster.view import View
+from enforcer.sharing.records.reasons import SharedReason
+from enforcer.sharing.redis.credentials import Credentials
+from enforcer.sharing.redis.door import Door
+from enforcer.sharing.redis.troubles import Lost, Trouble
 from tests.enforcer.test_inspection import BLOCKED_FIELDS, GRANT_FIELDS
 from tests.sharing.loop import Visitor
 from tests.sharing.others import FACTS, HERE, KEYRING, OtherNode

@@ -9,13 +9,21 @@ from typing import Any
 
 import pytest
 
-from enforcer.sharing.askers import Askers
-from enforcer.sharing.entries import Malformed, after, entries_of, hash_of, instant_of, streams_of, time_of
-from enforcer.sharing.finding import ALWAYS, needed_commands
-from enforcer.sharing.fleet import moved_to
-from enforcer.sharing.lane import Lane
-from enforcer.sharing.line import packed, slot_of
-from enforcer.sharing.troubles import REASONS, RedisSaid, printable, said_trouble, worst
+from enforcer.sharing.redis.askers import Askers
+from enforcer.sharing.redis.entries import (
+    Malformed,
+    after,
+    entries_of,
+    hash_of,
+    instant_of,
+    streams_of,
+    time_of,
+)
+from enforcer.sharing.redis.finding import ALWAYS, needed_commands
+from enforcer.sharing.redis.fleet import moved_to
+from enforcer.sharing.redis.lane import Lane
+from enforcer.sharing.redis.line import packed, slot_of
+from enforcer.sharing.redis.troubles import REASONS, RedisSaid, printable, said_trouble, worst
 from policy.runtime.redis_url import Address
 
 

@@ -1,0 +1,1 @@
+"""The cluster as one node sees it: other nodes' records as rows."""

@@ -1,0 +1,1 @@
+"""What nodes ask of each other: grants for each other's pods, and whose an address is. Pure."""
