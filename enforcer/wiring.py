@@ -245,7 +245,7 @@ class Wiring:
             self._reactor.listenTCP(port, pages, interface=address)
         if self.sharing is not None:
             self.sharing.start()
-            every(self._reactor, TICK_S, self.sharing.remote.tick, self._failed)
+            every(self._reactor, TICK_S, self.sharing.tick, self._failed)
         self.source.start(self.node.source_seen)
 
     def close(self) -> None:

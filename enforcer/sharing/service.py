@@ -22,6 +22,7 @@ from enforcer.sharing.cluster.view import View
 from enforcer.sharing.nodes.remote import Remote
 from enforcer.sharing.publishing.facts import facts_of
 from enforcer.sharing.publishing.ledger import RedisLedger
+from enforcer.sharing.publishing.namesake import Namesake
 from enforcer.sharing.publishing.pods import PodFacts
 from enforcer.sharing.publishing.publisher import Publisher
 from enforcer.sharing.records.keys import Keys
@@ -89,6 +90,7 @@ class Sharing:
         )
         self.publisher = self._publishing(reactor, session, blocked)
         self.remote = self._asking_others(session)
+        self._namesake = Namesake(self.door, self.keys, self.keyring, session, now)
         self.view = View(self.door, self.keys, self.keyring, now=now, later=reactor.callLater)
 
     def _publishing(self, reactor: MonotonicReactor, session: str, blocked: BlockedRecords) -> Publisher:
@@ -133,6 +135,11 @@ class Sharing:
         self.publisher.stop()
         self.door.stop()
 
+    def tick(self) -> None:
+        """Do what is due; every ``TICK_S``."""
+        self.remote.tick()
+        self._namesake.look()
+
     def keyring(self) -> Keyring:
         """Return the keys that seal and check now."""
         return self._keyring
@@ -147,8 +154,8 @@ class Sharing:
     @property
     def problems(self) -> tuple[str, ...]:
         """Return what ``status`` says of it."""
-        said = [] if self.door.is_up else [str(self.door.trouble)]
-        return tuple(each for each in (*said, self.credentials.problem, *self.remote.problems) if each)
+        said = ["" if self.door.is_up else str(self.door.trouble), self.credentials.problem]
+        return tuple(each for each in (*said, self._namesake.problem, *self.remote.problems) if each)
 
     @property
     def counts(self) -> Mapping[Series, float]:
