@@ -198,6 +198,7 @@ class Sharing:
         """The files of the keys have changed."""
         self._take_keys()
         self.publisher.reseal()
+        self.remote.reseal()
 
     def _take_keys(self) -> None:
         if self.credentials.keys is not None:

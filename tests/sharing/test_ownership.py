@@ -9,6 +9,7 @@ import pytest
 
 from enforcer.sharing.nodes import ownership
 from enforcer.sharing.nodes.letters import Claimed, Owner
+from enforcer.sharing.records.seal import Keyring, check
 from policy.addresses import to_packed
 from policy.authority import GrantAnswered
 from policy.pods import Pod
@@ -55,6 +56,16 @@ def test_an_admitted_address_is_claimed(cluster: Cluster) -> None:
     }  # fmt: skip
     key = cluster["node-a"].keys.owner(SOURCE)
     assert (b"PEXPIRE", key, b"600000") in cluster.redis.commands
+
+
+def test_a_changed_key_seals_the_claim_anew(cluster: Cluster) -> None:
+    """Before the old key is believed no more: else a record of our own would count as forged."""
+    node, key = cluster["node-a"], cluster["node-a"].keys.owner(SOURCE)
+    node.keyring = Keyring(b"the next key of the cluster", b"the key of the cluster")
+    node.remote.reseal()
+    cluster.run(0.1)
+    check(Keyring(b"the next key of the cluster"), key, cluster.redis.hash(key))
+    assert owner_said(cluster)[b"generation"] == b"1"
 
 
 def test_the_newer_owner_wins(cluster: Cluster) -> None:

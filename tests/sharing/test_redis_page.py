@@ -325,7 +325,7 @@ def test_the_troubles_of_the_page_are_those_of_the_code() -> None:
     table = PAGE.read_text().partition("\n## When something is wrong\n")[2]
     quoted = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     assert len(quoted) > 20
-    code = " ".join(path.read_text() for path in sorted(SHARING.glob("*.py")))
+    code = " ".join(path.read_text() for path in sorted(SHARING.rglob("*.py")))
     assert [words for words in quoted if words not in code] == []
 
 

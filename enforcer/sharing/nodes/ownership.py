@@ -106,6 +106,12 @@ class Ownership:
             claim.look_at = float("-inf")
         self.changed()
 
+    def reseal(self) -> None:
+        """The keys have changed: write our claims under the present one, before the old is believed no more."""
+        for source, claim in self._claims.items():
+            if claim.generation:
+                self._write(source, claim)
+
     def tick(self) -> None:
         """Read what is due."""
         if self._door.is_up:

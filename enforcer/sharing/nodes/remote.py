@@ -143,6 +143,10 @@ class Remote:
         """Redis answers (again, or after it was emptied): make every claim anew."""
         self._ownership.up()
 
+    def reseal(self) -> None:
+        """The keys have changed: seal anew what stands in Redis."""
+        self._ownership.reseal()
+
     def redis_lost(self) -> None:
         """Redis is away: fail what is under way."""
         self._peers.lost()
