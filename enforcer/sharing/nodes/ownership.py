@@ -107,7 +107,7 @@ class Ownership:
         self.changed()
 
     def reseal(self) -> None:
-        """The keys have changed: write our claims under the present one, before the old is believed no more."""
+        """The keys have changed: write our claims under the present one, while the old is still believed."""
         for source, claim in self._claims.items():
             if claim.generation:
                 self._write(source, claim)
