@@ -11,8 +11,9 @@ import pytest
 
 from enforcer.demo.stores import CLIENT, Ring, Store, free_ports
 from enforcer.sharing.nodes.peers import Streams
+from enforcer.sharing.records.resp import packed
 from enforcer.sharing.redis.credentials import Credentials
-from enforcer.sharing.redis.door import RedisSaid, Trouble, packed, pause_s
+from enforcer.sharing.redis.door import RedisSaid, Trouble, pause_s
 from tests.sharing.detour import Detour
 from tests.sharing.loop import ACKS, NODE, REQUESTS, Visitor
 
@@ -163,24 +164,6 @@ class TestCarrying:
                     visitor.up()
                     assert visitor.write(packed(b"SET", A, host.encode())) == [b"OK"]
                     assert both.cli("-n", "3", "get", A.decode()) == host
-
-    def test_following_streams(self, store, credentials) -> None:
-        """What is added while somebody follows comes to him, until he has enough."""
-        with Visitor(store.unix_url, credentials) as visitor:
-            visitor.up()
-            found = []
-
-            def work(reader):
-                for _, entries in reader.follow([A, ACKS], [b"0", b"0"], lambda: len(found) >= 3):
-                    found.extend(entries)
-                return "enough"
-
-            came = []
-            visitor.door.ask(work, came.append, 20.0)
-            for stream in (A, ACKS, A):
-                visitor.send(stream, b"XADD", stream, b"*", b"f", b"v")
-            assert visitor.loop.until(lambda: came == ["enough"])
-            assert len(found) == 3
 
     def test_redis_time_comes_without_asking(self, store, credentials) -> None:
         """By the last TIME and our monotonic clock; None while it is lost."""

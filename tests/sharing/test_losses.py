@@ -17,8 +17,8 @@ import pytest
 from enforcer.demo.certificates import Certificates
 from enforcer.demo.failure import LabFailureError
 from enforcer.demo.stores import Store, Trio, free_ports
+from enforcer.sharing.records.resp import packed
 from enforcer.sharing.redis.credentials import Credentials, TlsFiles
-from enforcer.sharing.redis.door import packed
 from enforcer.sharing.redis.finding import needed_commands
 from tests.sharing.detour import Detour
 from tests.sharing.loop import ACKS, NODE, Visitor

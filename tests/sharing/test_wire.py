@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from enforcer.sharing.records.resp import packed
 from enforcer.sharing.redis.askers import Askers
 from enforcer.sharing.redis.entries import (
     Malformed,
@@ -22,7 +23,7 @@ from enforcer.sharing.redis.entries import (
 from enforcer.sharing.redis.finding import ALWAYS, needed_commands
 from enforcer.sharing.redis.fleet import moved_to
 from enforcer.sharing.redis.lane import Lane
-from enforcer.sharing.redis.line import packed, slot_of
+from enforcer.sharing.redis.line import slot_of
 from enforcer.sharing.redis.troubles import REASONS, RedisSaid, printable, said_trouble, worst
 from policy.runtime.redis_url import Address
 

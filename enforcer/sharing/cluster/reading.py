@@ -50,11 +50,6 @@ class Reader(Protocol):
     def range(self, stream: bytes, low: bytes, high: bytes, count: int, *, reverse: bool) -> Sequence[Entry]:
         """Return entries of a stream, oldest first unless ``reverse``."""
 
-    def follow(
-        self, streams: Sequence[bytes], from_ids: Sequence[bytes], stop: Callable[[], bool], /
-    ) -> Iterable[tuple[bytes, Sequence[Entry]]]:
-        """Yield what is added to streams after these ids, until ``stop`` says so."""
-
     def time_ms(self) -> int:
         """Return Redis's clock."""
 

@@ -16,17 +16,18 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from twisted.python.failure import Failure
 
+from enforcer.sharing.records.resp import packed
 from enforcer.sharing.redis.askers import Askers
 from enforcer.sharing.redis.credentials import Credentials
 from enforcer.sharing.redis.entries import Entry
 from enforcer.sharing.redis.lane import Work
-from enforcer.sharing.redis.line import Reply, packed
+from enforcer.sharing.redis.line import Reply
 from enforcer.sharing.redis.reader import Reader
 from enforcer.sharing.redis.session import Session
 from enforcer.sharing.redis.troubles import Lost, RedisSaid, Trouble
 from policy.runtime.redis_url import RedisPlace
 
-__all__ = ["Door", "Entry", "Events", "Reader", "RedisSaid", "Reply", "Trouble", "packed"]
+__all__ = ["Door", "Entry", "Events", "Reader", "RedisSaid", "Reply", "Trouble"]
 
 MOST_WAITING = 200_000
 """Commands that may wait for a reply; more, and this Redis does not keep up: it is lost."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from enforcer.sharing.records.resp import packed
 from enforcer.sharing.redis.entries import Malformed, time_of
 from enforcer.sharing.redis.fleet import moved_to
-from enforcer.sharing.redis.line import Line, packed
+from enforcer.sharing.redis.line import Line
 from enforcer.sharing.redis.troubles import Lost, RedisSaid, printable, worst
 from policy.runtime.redis_url import Address, Kind, RedisPlace
 

@@ -19,6 +19,7 @@ from redis.crc import key_slot
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
 from redis.exceptions import TimeoutError as ClientTimeoutError
 
+from enforcer.sharing.records.resp import packed
 from enforcer.sharing.redis.credentials import TlsFiles
 from enforcer.sharing.redis.troubles import Lost, RedisSaid, said_trouble
 from policy.runtime.redis_url import Address
@@ -49,13 +50,6 @@ class Login(NamedTuple):
 def slot_of(key: bytes) -> int:
     """Return a key's hash slot in a Redis Cluster."""
     return int(key_slot(key))
-
-
-def packed(*command: bytes) -> bytes:
-    """Return one command as it goes over the wire."""
-    parts = [b"*%d\r\n" % len(command)]
-    parts += [b"$%d\r\n%b\r\n" % (len(part), part) for part in command]
-    return b"".join(parts)
 
 
 class _Replies:

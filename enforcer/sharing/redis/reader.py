@@ -8,11 +8,12 @@ ends at its deadline.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from enforcer.sharing.redis.entries import Entry, Malformed, entries_of, hash_of, streams_of, time_of
+from enforcer.sharing.records.resp import packed
+from enforcer.sharing.redis.entries import Entry, Malformed, entries_of, hash_of, time_of
 from enforcer.sharing.redis.fleet import Fleet
-from enforcer.sharing.redis.line import Reply, TooLarge, packed
+from enforcer.sharing.redis.line import Reply, TooLarge
 from enforcer.sharing.redis.troubles import Lost, RedisSaid, worst
 from policy.runtime.redis_url import Address
 
@@ -101,32 +102,6 @@ class Reader:
         asked = [(stream, packed(*command, b"COUNT", b"%d" % count)), (stream, packed(b"TIME"))]
         reply, clock = self._checked(self._fleet.replies(asked, timeout_s=self._left_s()))
         return [] if isinstance(reply, RedisSaid) else entries_of(reply, time_of(clock))
-
-    def follow(
-        self, streams: Sequence[bytes], from_ids: Sequence[bytes], stop: Callable[[], bool]
-    ) -> Iterator[tuple[bytes, list[Entry]]]:
-        """Yield what is added to streams after their ids (b"0" is all), until ``stop`` says so.
-
-        Looks twice a second, so that one thread can follow the servers of a Cluster.
-        """
-        cursors = dict(zip(streams, from_ids, strict=True))
-        while not stop():
-            came = False
-            for stream, entries in self._once(cursors):
-                cursors[stream], came = entries[-1].id, True
-                yield stream, entries
-            if not came:
-                time.sleep(min(0.25, max(self._left_s(), 0.0)))
-
-    def _once(self, cursors: dict[bytes, bytes]) -> Iterator[tuple[bytes, list[Entry]]]:
-        asked = []
-        for stream, cursor in cursors.items():
-            asked.append((stream, packed(b"XREAD", b"COUNT", b"100", b"STREAMS", stream, cursor)))
-        asked.append((next(iter(cursors), b""), packed(b"TIME")))
-        *replies, clock = self._checked(self._fleet.replies(asked, timeout_s=self._left_s()))
-        for reply in replies:
-            if not isinstance(reply, RedisSaid):
-                yield from streams_of(reply, time_of(clock))
 
     # --- one page --------------------------------------------------------------------------------
 

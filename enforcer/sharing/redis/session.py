@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
+from enforcer.sharing.records.resp import packed
 from enforcer.sharing.redis.credentials import CredentialError, Credentials
 from enforcer.sharing.redis.entries import Entry, Malformed, after, instant_of, streams_of, time_of
 from enforcer.sharing.redis.finding import PROBE_REPLIES, Sentinels, writable_home, write_probe
 from enforcer.sharing.redis.fleet import Fleet
 from enforcer.sharing.redis.lane import Lane, Work
-from enforcer.sharing.redis.line import TIMEOUT_S, Line, Login, Reply, TooLarge, packed
+from enforcer.sharing.redis.line import TIMEOUT_S, Line, Login, Reply, TooLarge
 from enforcer.sharing.redis.troubles import Lost, RedisSaid, Trouble, printable, worst
 from policy.runtime.redis_url import Address, Kind, RedisPlace
 
