@@ -59,6 +59,7 @@ def node() -> Node:
 
 
 def test_another_host_that_goes_on_is_said_and_forgotten_later(node: Node) -> None:
+    """Its heartbeat was met twice, and grew; half a minute without it and nothing is said."""
     node.shelf.beat("other", 7)
     assert node.looks() == ""
     node.shelf.beat("mine", 3)
@@ -71,12 +72,14 @@ def test_another_host_that_goes_on_is_said_and_forgotten_later(node: Node) -> No
 
 
 def test_an_earlier_run_or_an_old_record_is_no_host(node: Node) -> None:
+    """What does not grow only stands there."""
     for session, beat in (("before", 7), ("before", 7), ("before", 6), ("older", 9)):
         node.shelf.beat(session, beat)
         assert node.looks() == ""
 
 
 def test_what_is_not_sealed_or_not_there_says_nothing(node: Node) -> None:
+    """Nobody without the key can have it said."""
     for beat in range(3):
         node.shelf.beat("other", beat, Keyring(b"x" * 32))
         assert node.looks() == ""
@@ -85,6 +88,7 @@ def test_what_is_not_sealed_or_not_there_says_nothing(node: Node) -> None:
 
 
 def test_it_looks_no_more_often_than_it_says_and_not_while_redis_is_lost(node: Node) -> None:
+    """A look is a question in a thread."""
     node.looks()
     node.namesake.look()
     assert node.shelf.asked == 1
