@@ -20,7 +20,7 @@ from enforcer.sharing.records.formats import (
     PodRecord,
     SharedUpstream,
 )
-from enforcer.sharing.records.keys import Keys, owned_address, place_of
+from enforcer.sharing.records.keys import Keys, place_of
 from enforcer.sharing.records.reasons import SharedReason, reasons_left
 from enforcer.sharing.records.seal import Keyring, NotBelieved
 from policy.addresses import from_packed, to_packed
@@ -103,7 +103,7 @@ class TestKeys:
         assert KEYS.heartbeat == b"nameward:default:{node-a}:node"
         assert KEYS.nodes == b"nameward:default:nodes"
         assert KEYS.owner(POD4) == b"nameward:default:owner:10.0.0.1"
-        assert owned_address(KEYS.owner(POD6)) == "2a00:1::2"
+        assert KEYS.owner(POD6) == b"nameward:default:owner:[2a00:1::2]"
 
     @given(elements())
     def test_read_back(self, element: tuple[str, bytes]) -> None:

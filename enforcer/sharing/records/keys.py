@@ -18,7 +18,6 @@ from policy.addresses import canonical, from_packed
 _NAME = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
 _ADDRESS = r"\[[0-9a-f:.]{2,45}\]|[0-9.]{7,15}"
 _KEY = re.compile(rf"nameward:({_NAME}):\{{({_NAME})\}}:([a-z]{{1,16}})((?::.*)?)")
-_OWNER = re.compile(rf"nameward:({_NAME}):owner:({_ADDRESS})")
 _GRANT = re.compile(
     rf":({_ADDRESS}):({_ADDRESS}):([a-z]{{1,8}}|[0-9]{{1,3}}):(any|[0-9]{{1,5}}(?:-[0-9]{{1,5}})?)"
 )
@@ -127,14 +126,6 @@ def place_of(key: bytes) -> Place:
     if rest:
         raise ValueError("no key of a node")
     return place
-
-
-def owned_address(key: bytes) -> str:
-    """Return the address of an owner's key; ``ValueError`` if it is none."""
-    found = _OWNER.fullmatch(_text(key))
-    if found is None:
-        raise ValueError("no key of an owner")
-    return _address(found[2])
 
 
 def _text(key: bytes) -> str:
