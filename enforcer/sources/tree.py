@@ -2,7 +2,7 @@
 
 Owns the last good reading of every file. Never waits, never relates one file to another.
 Invariants: a file that is being written, or whose new content does not parse, keeps its last good
-content; a configured path that vanished keeps everything it held.
+content; a configured path that vanished keeps everything it held; a renamed file is never missing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ MAX_FILES = 20_000
 MAX_FILE_BYTES = 16 * 1024 * 1024
 SETTLE_S = 0.05
 """A changed file is read once its size and times have stood still this long."""
+MOVE_S = 0.5
+"""How long a file that is gone may wait for files that are not settled yet: it may have become one of them."""
 OLD_S = 3.0
 """A file whose times are so long ago has stood still, whoever looks at it for the first time."""
 
@@ -44,9 +46,10 @@ class _Place:
 
 
 class _File:
-    __slots__ = ("problem", "read", "seen", "seen_at", "taken")
+    __slots__ = ("missing_at", "problem", "read", "seen", "seen_at", "taken")
 
     def __init__(self) -> None:
+        self.missing_at: float | None = None
         self.read: FileRead | None = None
         self.taken: Signature | None = None
         self.seen: Signature | None = None
@@ -97,9 +100,22 @@ class Tree:
                 again |= unsettled
             if not again and not place.read_once:
                 place.read_once = changed = True
-        for path in [path for path in self._files if path not in found]:
-            changed |= self._files.pop(path).read is not None
+        changed |= self._forget(found, now, unsettled=again)
         return changed or before != self.problems, again
+
+    def _forget(self, found: set[str], now: float, *, unsettled: bool) -> bool:
+        """Drop files that are gone. While others settle they wait: a renamed file is gone and new at once."""
+        changed = False
+        for path, file in list(self._files.items()):
+            if path in found:
+                file.missing_at = None
+                continue
+            if file.missing_at is None:
+                file.missing_at = now
+            if not unsettled or now - file.missing_at >= MOVE_S:
+                del self._files[path]
+                changed |= file.read is not None
+        return changed
 
     def _paths(self, place: _Place) -> list[str] | None:
         """Return the place's files; None where it cannot be listed: what was known stays."""

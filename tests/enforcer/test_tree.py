@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from enforcer.sources.tree import SETTLE_S, Tree
+from enforcer.sources.tree import MOVE_S, SETTLE_S, Tree
 from policy.runtime.clock import wall_seconds
 
 POLICY = """
@@ -152,3 +152,34 @@ def test_what_is_no_text_file_is_a_problem_and_nothing_waits_for_it(tmp_path: Pa
     folder.look()
     assert folder.pods() == ["good"]
     assert len(folder.tree.problems) == 3
+
+
+def test_a_renamed_file_is_never_missing(tmp_path: Path) -> None:
+    """Between the old name's end and the new one's first reading nothing that it permits is cut."""
+    folder = _Folder(tmp_path / "m")
+    folder.write("a.yaml", "one")
+    folder.look()
+    (folder.path / "a.yaml").rename(folder.path / "b.yaml")
+    assert folder.tree.look(folder.now) == (False, True)
+    assert folder.pods() == ["one"]
+    folder.now += SETTLE_S
+    assert folder.tree.look(folder.now) == (True, False)
+    assert folder.pods() == ["one"]
+
+
+def test_a_file_that_is_gone_does_not_wait_for_others_for_ever(tmp_path: Path) -> None:
+    """Whoever changes another file again and again does not put off a deletion."""
+    folder = _Folder(tmp_path / "m")
+    folder.write("a.yaml", "one")
+    folder.write("b.yaml", "two")
+    folder.look()
+    (folder.path / "a.yaml").unlink()
+    looks = int(MOVE_S / SETTLE_S) * 3
+    for number in range(looks):
+        folder.write("b.yaml", f"two-{number}")
+        changed, _ = folder.tree.look(folder.now)
+        folder.now += SETTLE_S / 2
+        if changed:
+            break
+    assert folder.pods() == ["two"]
+    assert number < looks - 1
