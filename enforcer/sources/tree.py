@@ -20,7 +20,7 @@ MAX_FILE_BYTES = 16 * 1024 * 1024
 SETTLE_S = 0.05
 """A changed file is read once its size and times have stood still this long."""
 MOVE_S = 0.5
-"""How long a file that is gone may wait for files that are not settled yet: it may have become one of them."""
+"""How long a file that is gone may wait for unsettled ones: it may have become one of them."""
 OLD_S = 3.0
 """A file whose times are so long ago has stood still, whoever looks at it for the first time."""
 
