@@ -59,7 +59,7 @@ def pods(lab: Lab) -> tuple[Pod, Pod]:
     lab.set_domains(CRM_SERVER, [places.CRM])
     lab.set_domains(LEDGER_SERVER, [places.LEDGER])
     crm, ledger = bridged_pod(lab, CRM_SERVER, 2), bridged_pod(lab, LEDGER_SERVER, 3)
-    assert wait_until(lambda: lab.ward.status()["pods"] == 2, 3.0), lab.ward.status()
+    assert wait_until(lambda: lab.ward.status()["pods"] == 2, 20.0), lab.ward.status()
     return crm, ledger
 
 
