@@ -60,13 +60,17 @@ EVERY_NAMESPACE = GovernedNamespaces(match_labels={})
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """What all manifests together say. ``namespaces`` maps declared names to labels."""
+    """What all manifests together say. ``namespaces`` maps declared names to labels.
+
+    ``marks`` maps names of namespaces to their annotations ``nameward.dev/…``; one without any is left out.
+    """
 
     policies: tuple[Policy, ...]
     pods: tuple[Pod, ...]
     services: tuple[Service, ...]
     namespaces: dict[str, Labels]
     findings: tuple[Finding, ...]
+    marks: dict[str, dict[str, str]] = {}
 
 
 class FileRead(msgspec.Struct, frozen=True):
@@ -110,6 +114,11 @@ def assemble(files: Iterable[FileRead], governed: Governed) -> Loaded:
     namespaces = {
         entry.value.name: entry.value.labels for entry in entries if isinstance(entry.value, NamespaceLabels)
     }
+    marks = {
+        entry.value.name: entry.value.marks
+        for entry in entries
+        if isinstance(entry.value, NamespaceLabels) and entry.value.marks
+    }
     pods = []
     policies = []
     for entry in entries:
@@ -124,7 +133,7 @@ def assemble(files: Iterable[FileRead], governed: Governed) -> Loaded:
                 message = f"the namespace {value.namespace} is not governed, so the policy has no effect"
                 findings.append(_warning(entry, message, "add it to policy.governedNamespaces"))
     findings.sort(key=lambda finding: (finding.file, finding.document))
-    return Loaded(tuple(policies), tuple(pods), tuple(services.values()), namespaces, tuple(findings))
+    return Loaded(tuple(policies), tuple(pods), tuple(services.values()), namespaces, tuple(findings), marks)
 
 
 def _warning(entry: Entry, message: str, fix: str) -> Finding:

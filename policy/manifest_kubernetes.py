@@ -7,6 +7,8 @@ pod's own (host network, a finished pod) is never taken for its.
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from policy.manifest_findings import Place, shown
@@ -26,16 +28,23 @@ SERVICE_OF_SLICE = "kubernetes.io/service-name"
 NAME_LABEL = "kubernetes.io/metadata.name"
 """Every Namespace carries its own name in this label; the API server writes it."""
 
+MARK_PREFIX = "nameward.dev/"
+"""Annotations of Namespaces that begin so are read; all others belong to other programs."""
+MAX_MARKS = 16
+MAX_MARK_CHARS = 1024
+
+_MARK = re.compile(re.escape(MARK_PREFIX) + r"[-_.A-Za-z0-9]{1,63}\Z")
 _FINISHED = ("Succeeded", "Failed")
 _POWERS = frozenset({"ALL", "BPF", "NET_ADMIN", "SYS_ADMIN", "SYS_MODULE", "SYS_PTRACE"})
 """Capabilities with which a container may be stronger than what contains it."""
 
 
 class NamespaceLabels(msgspec.Struct, frozen=True):
-    """A Namespace: its name and labels."""
+    """A Namespace: its name, its labels, and its annotations that begin with ``MARK_PREFIX``."""
 
     name: str
     labels: Labels
+    marks: dict[str, str] = {}
 
 
 class Slice(msgspec.Struct, frozen=True):
@@ -140,8 +149,34 @@ def _pod_addresses(status: Fields, place: Place) -> tuple[str, ...]:
 
 
 def read_namespace(fields: Fields, name: str, place: Place) -> NamespaceLabels:
-    """Read a Namespace's labels."""
-    return NamespaceLabels(name, {**_labels(_part(fields, "metadata", place), place), NAME_LABEL: name})
+    """Read a Namespace's labels and marks."""
+    metadata = _part(fields, "metadata", place)
+    labelled = {**_labels(metadata, place), NAME_LABEL: name}
+    return NamespaceLabels(name, labelled, _marks(metadata, place.at("metadata", "annotations")))
+
+
+def _marks(metadata: Fields, place: Place) -> dict[str, str]:
+    """Read the annotations that are ours, in the order of their names. A bad one is left out.
+
+    Nothing here is an error of the Namespace: that would take its labels from it, and so govern it.
+    """
+    annotations = metadata.get("annotations")
+    if not isinstance(annotations, dict):
+        return {}
+    names = sorted(each for each in annotations if isinstance(each, str) and _MARK.match(each))
+    if len(names) > MAX_MARKS:
+        message = f"{len(names)} annotations begin with {MARK_PREFIX}: the first {MAX_MARKS} are read"
+        place.warning(message, "remove those that Nameward does not know")
+    found: dict[str, str] = {}
+    for name in names[:MAX_MARKS]:
+        value, here = annotations[name], place.without_effect().at(name)
+        if not isinstance(value, str):
+            text(value, here)
+        elif len(value) > MAX_MARK_CHARS:
+            here.warning(f"a value of more than {MAX_MARK_CHARS} characters is not read", "shorten it")
+        else:
+            found[name] = value
+    return found
 
 
 def read_service(fields: Fields, namespace: str, name: str, place: Place) -> Service:
