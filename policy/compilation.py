@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from policy.addresses import ALL_ADDRESSES, GuardedRanges
+from policy.break_glass import opening_rules
 from policy.ceiling import CompiledCeiling
 from policy.compiled import CompiledRule, Effect, compile_policy
 from policy.destinations import Destinations
@@ -37,6 +38,7 @@ class Compilation:
     __slots__ = (
         "_ceiling",
         "_index",
+        "_opened",
         "_private_zones",
         "_profiles",
         "_rules",
@@ -56,11 +58,12 @@ class Compilation:
             canonical_zone(world.cluster_domain) if world.cluster_traffic == "exempt" else None
         )
         self._private_zones = tuple(map(canonical_zone, world.private_zones))
+        self._opened = opening_rules(world.break_glass, destinations.public())
         self._rules: list[tuple[CompiledRule, ...]] = []
         for number, policy in enumerate(policies):
             readable = self._readable(number, policy, problems)
             self._rules.append(compile_policy(number, readable, destinations.resolve, problems))
-        self._profiles: dict[tuple[int, tuple[RuleId, ...]], Profile] = {}
+        self._profiles: dict[tuple[int, str, tuple[RuleId, ...]], Profile] = {}
         self.nobody = Profile((), None, ())
         self.ungoverned = Profile(
             [CompiledRule(0, "", "", Effect.PERMIT, ALL_ADDRESSES, EVERYTHING, wide=True)], None, ()
@@ -72,14 +75,17 @@ class Compilation:
             return self.ungoverned
         ceiling = self._ceiling.rules_for(pod)
         applying = self._index.rules_of(pod)
-        key = (id(ceiling), applying)
+        opened = self._opened.get(pod.namespace, ())
+        key = (id(ceiling), pod.namespace if opened else "", applying)
         found = self._profiles.get(key)
         if found is None:
             positions: dict[int, set[int]] = {}
             for policy, rule in applying:
                 positions.setdefault(policy, set()).add(rule)
             rules = tuple(self._rules[policy][rule].for_pod(positions[policy]) for policy, rule in applying)
-            found = self._profiles[key] = Profile(ceiling + rules, self._spared_zone, self._private_zones)
+            found = self._profiles[key] = Profile(
+                ceiling + opened + rules, self._spared_zone, self._private_zones
+            )
         return found
 
     def _readable(self, number: int, policy: Policy, problems: list[str]) -> Policy:

@@ -31,12 +31,14 @@ class Effect(Enum):
     CEILING_DENIED = "denied by the ceiling"
     CEILING_ALLOWED = "allowed by the ceiling"
     CEILING_GRANT = "granted by the ceiling"
+    BREAK_GLASS = "opened by break-glass"
+    """Opens beyond every deny but the ceiling's, and beyond what the ceiling allows."""
 
 
 class CompiledRule(NamedTuple):
     """A rule ready to decide. ``patterns`` is None for a rule without webGroups: any name, and none.
 
-    ``group`` is the number of its policy (two of one name are two), -1 for the ceiling's rules.
+    ``group`` is the number of its policy (two of one name are two), -1 for rules of no policy.
     ``repeats`` holds the positions of the permits whose default a deny states, if it states no other's:
     for a pod that none of them applies to it is an explicit deny (``for_pod``).
     ``wide`` says that its destination is everything or the Public Internet, of a family at least.
@@ -68,7 +70,7 @@ class CompiledRule(NamedTuple):
     @property
     def opens(self) -> bool:
         """Say whether it would permit, were it alone and not watched."""
-        return self.effect in {Effect.PERMIT, Effect.INERT, Effect.CEILING_GRANT}
+        return self.effect in {Effect.PERMIT, Effect.INERT, Effect.CEILING_GRANT, Effect.BREAK_GLASS}
 
 
 Resolve = Callable[[tuple[Destination, ...], bool, bool], AddressSet]

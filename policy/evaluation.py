@@ -42,11 +42,12 @@ class ClassOutcome(NamedTuple):
 
 
 class Ceiling(NamedTuple):
-    """Indexes of the ceiling's rules in a profile."""
+    """Indexes in a profile of the ceiling's rules, and of what break-glass opens."""
 
     denied: Matched = ()
     allowed: Matched = ()
     grants: Matched = ()
+    opened: Matched = ()
 
 
 class _Tally:
@@ -83,10 +84,11 @@ def evaluate(
     for _, ports in tally.denies:
         denied = denied.union(ports)
     granted = [Hit(i, rules[i].ports) for i in ceiling.grants if applies(i)]
+    opened = [Hit(i, rules[i].ports) for i in ceiling.opened if applies(i)]
 
     def remaining(hits: Iterable[Hit]) -> list[Hit]:
         found = granted + [Hit(i, ports.difference(denied)) for i, ports in hits]
-        return [
+        return opened + [
             hit
             for hit in found
             if hit.ports.ranges() and (address_allowed if rules[hit.rule].patterns is None else name_allowed)

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from policy.break_glass import Unreadable, read_marks
 from policy.manifest_findings import Finding
 from policy.manifest_kubernetes import NAME_LABEL, NamespaceLabels, Slice
 from policy.manifest_links import link_services, shared_claims, single_objects
@@ -119,6 +120,7 @@ def assemble(files: Iterable[FileRead], governed: Governed) -> Loaded:
         for entry in entries
         if isinstance(entry.value, NamespaceLabels) and entry.value.marks
     }
+    findings += _unreadable(entries)
     pods = []
     policies = []
     for entry in entries:
@@ -134,6 +136,19 @@ def assemble(files: Iterable[FileRead], governed: Governed) -> Loaded:
                 findings.append(_warning(entry, message, "add it to policy.governedNamespaces"))
     findings.sort(key=lambda finding: (finding.file, finding.document))
     return Loaded(tuple(policies), tuple(pods), tuple(services.values()), namespaces, tuple(findings), marks)
+
+
+def _unreadable(entries: list[Entry]) -> list[Finding]:
+    """Break-glass that cannot be read: it opens nothing. The Namespace's labels count all the same."""
+    found = []
+    for entry in entries:
+        if isinstance(entry.value, NamespaceLabels) and entry.value.marks:
+            asked = read_marks(entry.value.name, entry.value.marks)
+            if isinstance(asked, Unreadable):
+                pointer = f"{entry.pointer}/metadata/annotations/{asked.mark.replace('/', '~1')}"
+                words = (asked.message, asked.fix)
+                found.append(Finding(entry.file, entry.document, pointer, "error", *words))
+    return found
 
 
 def _warning(entry: Entry, message: str, fix: str) -> Finding:

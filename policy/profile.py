@@ -21,6 +21,13 @@ from policy.regions import regions_of
 from policy.trie import PatternTrie
 
 _MEMO_ENTRIES = 4096
+_BEYOND_POLICIES = (
+    Effect.CEILING_DENIED,
+    Effect.CEILING_ALLOWED,
+    Effect.CEILING_GRANT,
+    Effect.BREAK_GLASS,
+)
+"""As ``evaluation.Ceiling`` lists them."""
 
 
 class Outcome(NamedTuple):
@@ -50,7 +57,7 @@ class Profile:
         self._ceiling = Ceiling(
             *(
                 tuple(i for i, rule in enumerate(rules) if rule.effect is effect)
-                for effect in (Effect.CEILING_DENIED, Effect.CEILING_ALLOWED, Effect.CEILING_GRANT)
+                for effect in _BEYOND_POLICIES
             )
         )
         self._groups, self._group_of = _grouped(rules)
@@ -67,8 +74,8 @@ class Profile:
 
     @property
     def selected(self) -> bool:
-        """Say whether any policy (or grant of the ceiling) has a rule for these pods."""
-        return bool(self._groups or self._ceiling.grants)
+        """Say whether any policy (or grant of the ceiling, or break-glass) has a rule for these pods."""
+        return bool(self._groups or self._ceiling.grants or self._ceiling.opened)
 
     def look_up(self, name: str) -> tuple[Outcome, Matched]:
         """Return what is decided for a name, and the rules that match it by an exact pattern."""
@@ -125,7 +132,11 @@ class Profile:
             classes.append(outcome)
             openers.update(outcome.openers)
         opening = (
-            i for i in openers if rules[i].patterns is not None or private or (rules[i].wide and allowed)
+            i
+            for i in openers
+            if rules[i].patterns is not None
+            or private
+            or (rules[i].wide and (allowed or rules[i].effect is Effect.BREAK_GLASS))
         )
         return Outcome(
             matched, allowed, tuple(classes), tuple(sorted(opening)) if named else (), self._watched(classes)

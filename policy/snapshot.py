@@ -260,6 +260,8 @@ def _policy_hash(world: World, policies: list[bytes]) -> str:
         world.private_zones,
     )
     digest = hashlib.blake2b(msgspec.json.encode(settings, order="deterministic"), digest_size=8)
+    if world.break_glass:
+        digest.update(msgspec.json.encode(world.break_glass, order="deterministic"))
     for policy in policies:
         digest.update(policy)
     return digest.hexdigest()

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from policy.break_glass import BreakGlass
 from policy.pods import Pod, Service
 from policy.rules import Ceiling, Policy
 
@@ -22,6 +23,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     policies: tuple[Policy, ...] = ()
     services: tuple[Service, ...] = ()
     ceiling: Ceiling = Ceiling()
+    break_glass: tuple[BreakGlass, ...] = ()
+    """Namespaces that are open now, by hand; one for each at most."""
     cluster_cidrs: tuple[str, ...] = ()
     node_addresses: tuple[str, ...] = ()
     cluster_traffic: Literal["exempt", "govern"] = "exempt"

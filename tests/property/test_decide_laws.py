@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy.addresses import to_packed
+from policy.break_glass import BreakGlass
 from policy.patterns import parse_pattern
 from policy.pods import Pod
 from policy.rules import (
@@ -395,3 +396,38 @@ def test_what_is_not_understood_never_opens_more(world: World, policy: Policy) -
     worse = _all_decisions(msgspec.structs.replace(world, policies=(*world.policies, policy)))
     before = _all_decisions(msgspec.structs.replace(world, policies=(*world.policies, better)))
     assert all(before[asked] for asked, permitted in worse.items() if permitted)
+
+
+OPENED = BreakGlass("ns", "2026-11-23T10:00:00Z", "the vendor's names have changed")
+
+
+def _denied_by_ceiling(world: World, asked: Tuple) -> bool:
+    denied = world.ceiling.denied
+    return _named(denied.names, asked.name) or any(
+        _in_cidr(asked.address, cidr, nat64=True) for cidr in denied.cidrs
+    )
+
+
+@slow
+@given(worlds())
+def test_break_glass_opens_what_is_not_guarded_and_nothing_else(world: World) -> None:
+    """Whatever the policies and the ceiling say: all but guarded addresses, denied ones and DNS's ports."""
+    before = _all_decisions(world)
+    after = _all_decisions(msgspec.structs.replace(world, break_glass=(OPENED,)))
+    for asked, permitted in after.items():
+        was = before[asked] or before[asked._replace(name=None)]
+        if asked.port in {53, 853} or _denied_by_ceiling(world, asked):
+            assert not permitted
+        elif asked.address in GUARDED:
+            assert permitted <= was, "through a permit of its own CIDR alone"
+        else:
+            assert permitted
+        assert permitted or not before[asked], "it never closes what was open"
+
+
+@slow
+@given(worlds())
+def test_break_glass_of_another_namespace_changes_nothing(world: World) -> None:
+    """It is for one namespace alone."""
+    other = msgspec.structs.replace(OPENED, namespace="ns-2")
+    assert _all_decisions(world) == _all_decisions(msgspec.structs.replace(world, break_glass=(other,)))
