@@ -134,9 +134,9 @@ class Api:
         """Patch the object at ``path``; ``apply`` needs the query ``fieldManager``."""
         return self._object("PATCH", path, body, query, _PATCHES[kind])
 
-    def delete(self, path: str, **query: str) -> None:
-        """Delete the object at ``path``."""
-        self._object("DELETE", path, None, query)
+    def delete(self, path: str, options: Json | None = None, **query: str) -> None:
+        """Delete the object at ``path``; ``options`` are DeleteOptions (``preconditions``)."""
+        self._object("DELETE", path, options, query)
 
     def list(self, path: str, **query: str) -> Listed[Json]:
         """Return the whole list."""

@@ -60,7 +60,8 @@ class Reflector(Generic[T]):
         died: Callable[[], None] | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``first_version`` None: no list ever names a version (servers whose versions mean little).
+        """``first_version`` None: versions mean little (they may go down), so no list names one, and a
+        list comes before every watch.
 
         ``relist_s``: list again after so long, whatever the watch says. ``died``: called on its thread if
         that ends unasked, by a mistake in ``keep`` or in the sink.
@@ -126,7 +127,7 @@ class Reflector(Generic[T]):
         began_at = self._now()
         pause_s = 0.0
         try:
-            if self._must_list or self._is_due():
+            if self._must_list or self._is_due() or not self._trusts_versions:
                 self._list()
             self._watch()
             if self._now() - began_at < LONG_WATCH_S and not self._must_list:
