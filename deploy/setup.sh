@@ -158,7 +158,7 @@ build_cluster() {
     mkdir -p "$folder"
     exec 9>"$folder/lock"
     flock 9
-    wanted="$HELM $COREDNS $(cat "$CLUSTER_MODULE"/{go.mod,go.sum,main.go} | sha256sum)"
+    wanted="$HELM $COREDNS $(cat "$CLUSTER_MODULE"/{go.mod,go.sum,main.go,pause/main.go} | sha256sum)"
     if [[ ! -e $stamp || "$(<"$stamp")" != "$wanted" ]]; then
         go="$(find_go "$folder")"
         kubernetes="$(sed -n 's/^\tk8s.io\/kubernetes v//p' "$CLUSTER_MODULE/go.mod")"
@@ -169,6 +169,7 @@ build_cluster() {
         "$go" -C "$CLUSTER_MODULE" build -mod=readonly -o "$folder/kube.new" -ldflags "-s -w
             -X $version.gitVersion=v$kubernetes -X $version.gitMajor=1 -X $version.gitMinor=$minor" . &&
             mv "$folder/kube.new" "$folder/kube" &&
+            "$go" -C "$CLUSTER_MODULE" build -mod=readonly -o "$folder/pause" -ldflags "-s -w" ./pause &&
             "$go" install -ldflags "-s -w -X helm.sh/helm/v3/internal/version.version=$HELM
                 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=$minor
                 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=$minor

@@ -68,7 +68,9 @@ def test_setup_says_how_it_is_called() -> None:
     for arguments in ((), ("demmo",)):
         done = run_setup(*arguments)
         assert done.returncode == 2
-        assert done.stderr == "setup: say what to run: bash deploy/setup.sh demo, test, bench or install\n"
+        assert done.stderr == (
+            "setup: say what to run: bash deploy/setup.sh demo, test, bench, install or cluster\n"
+        )
 
 
 def _searchable_by_anybody(path: Path) -> bool:
