@@ -5,8 +5,8 @@ addresses (those are elements, ``enforcer.elements``), so its size does not depe
 Invariant: a packet of a governed pod that no element explains is dropped.
 
 The order for a packet that a governed pod sends: source check and DNS capture in raw prerouting;
-ports 53, 853 and 5353 (but, where 53 is not captured, other nodes' resolvers); cluster exemption; live
-flows; grants; static permits; refusal. What passes is marked with ``PASSED``, which the guard table
+the witness; ports 53, 853 and 5353 (but, where 53 is not captured, other nodes' resolvers); cluster
+exemption; live flows; grants; static permits; refusal. What passes is marked with ``PASSED``, which the guard table
 asks for one hook later and which is cleared there, or, without a guard, by our own next chain.
 """
 
@@ -36,6 +36,7 @@ from enforcer.layout import (
     from_pods,
     log,
 )
+from enforcer.witness import arriving, asking_chain, leaving, seen_sets, to_witness, witness_chain
 
 __all__ = [
     "BLOCK_SIZES",
@@ -69,6 +70,7 @@ def structure(layout: Layout) -> str:
             *capture_chains(layout),
             *_filter(layout),
             *output_chains(layout),
+            *asking_chain(),
         ],
     )
 
@@ -148,7 +150,7 @@ def _sets(layout: Layout) -> list[str]:
             lines.append(f"set grants{suffix}{v} {{ type {key}; size {size}; flags timeout; }}")
             # Without a size: one would have the kernel allot it whole (160 MB, 0.6 s); our count bounds it.
             lines.append(f"set live{suffix}{v} {{ type {key}; }}")
-    return lines + [f"counter {name} {{ }}" for name in COUNTERS]
+    return [*lines, *seen_sets(), *[f"counter {name} {{ }}" for name in COUNTERS]]
 
 
 COUNTERS = ("forged", "unknown", "port", "denied", "answer", "fence", "passed")
@@ -232,6 +234,7 @@ def _filter(layout: Layout) -> list[str]:
         lines += chain(
             f"up{v}",
             [
+                to_witness(ip, v),
                 "ct direction reply ct state established,related return",
                 *_to_peers(layout, ip, v),
                 f"{ports} {_DNS_PORTS} goto port",
@@ -245,6 +248,7 @@ def _filter(layout: Layout) -> list[str]:
                     else []
                 ),
                 *_lookups(ip, v, "live", "ct status confirmed"),
+                *leaving(ip, v),
                 *_lookups(ip, v, "grants", "ct state new"),
                 *_static(ip, v),
                 f"goto denied{v}",
@@ -260,9 +264,11 @@ def _filter(layout: Layout) -> list[str]:
                 *([f"ct direction reply ct original {ip} daddr {cluster} return"] if exempt else []),
                 *_lookups(ip, v, "live", "ct direction reply"),
                 *_static(ip, v, "ct direction reply "),
+                arriving(ip, v),
                 "goto answer",
             ],
         )
+        lines += witness_chain(ip, v)
         talk = f"update @talkers{v} {{ {ip} saddr limit rate 20/second burst 100 packets }}"
         lines += chain(
             f"denied{v}",

@@ -12,6 +12,7 @@ import pytest
 
 from enforcer.elements import GRANT_SETS, GUARD_SETS, LIVE_SETS, NODE_SETS, PREFIX_SETS, RANGE_SETS
 from enforcer.ruleset import COUNTERS, GUARD_TABLE, TABLE, Layout, guard, remove, structure
+from enforcer.witness import SEEN_SETS
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 LAYOUTS = {
@@ -58,7 +59,7 @@ def sets_of(text: str) -> dict[str, str]:
 
 def test_every_set_that_elements_name_is_there_and_no_other():
     """Elements and structure agree, in both tables."""
-    dynamic = {"talkative", "talkers4", "talkers6", "settled"}
+    dynamic = {"talkative", "talkers4", "talkers6", "settled", *SEEN_SETS}
     assert set(sets_of(structure(Layout()))) == {*GRANT_SETS, *LIVE_SETS, *NODE_SETS, *dynamic}
     assert set(sets_of(guard(Layout()))) == set(GUARD_SETS)
 
@@ -70,12 +71,15 @@ def test_interval_sets_hold_static_permits_and_cidrs_only():
 
 
 def test_no_rule_of_the_packet_path_writes_a_set_that_opens():
-    """What packets update cannot be revoked: only the log's limits are dynamic."""
-    for line in text_of("default").splitlines():
+    """What packets update cannot be revoked: the log's limits alone, and what no rule looks up."""
+    lines = text_of("default").splitlines()
+    for line in lines:
         if "update @" in line or "add @" in line:
-            assert "update @talk" in line
+            assert re.search("update @(talk|met[46]|untracked[46])", line)
         if "dynamic" in line:
-            assert line.split()[1].startswith("talk")
+            assert line.split()[1].startswith("talk") or line.split()[1] in SEEN_SETS
+    looked_up = [line for line in lines if re.search("@(met|untracked)[46]", line) and "update @" not in line]
+    assert looked_up == []
 
 
 def test_each_table_owns_its_name_alone():
