@@ -1,7 +1,7 @@
 """Every governed pod against SmartGroups and policies, and the policies that select nobody: as rows.
 
-Owns the words ``covered``, ``default-denied``, ``uncontained``, ``selects-nothing``, ``orphan``. Reads
-one snapshot, decides nothing. Rows are made one by one as they are taken.
+Owns the words ``covered``, ``default-denied``, ``break-glass``, ``uncontained``, ``selects-nothing`` and
+``orphan``. Reads one snapshot, decides nothing. Rows are made one by one as they are taken.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from policy.addresses import to_packed
+from policy.break_glass import BREAK_GLASS
 from policy.ceiling import CEILING
 from policy.compilation import ordered
 from policy.compiled import Effect
@@ -29,6 +30,7 @@ class Inventory:
     def __init__(self, snapshot: Snapshot) -> None:
         world = snapshot.world
         self.snapshot = snapshot
+        self._opened = {each.namespace: each for each in world.break_glass}
         self._policies = [policy for _, policy in ordered(world.policies)]
         self._roster = Roster(world.pods, world.services)
         self._groups = _Groups(self._policies, self._roster)
@@ -49,6 +51,8 @@ class Inventory:
         policies = dict.fromkeys(rule.policy for rule in rules if rule.group >= 0)
         if any(rule.effect is Effect.CEILING_GRANT for rule in rules):
             policies[CEILING] = None
+        if any(rule.effect is Effect.BREAK_GLASS for rule in rules):
+            policies[BREAK_GLASS] = None
         state, reason = self._state(pod, covered=bool(policies))
         return _row(
             "pod",
@@ -76,7 +80,12 @@ class Inventory:
                 "uncontained",
                 f"a container of it has {named}, with which it may get round the node's rules",
             )
-        return "covered" if covered else "default-denied", self._remark(pod, covered=covered)
+        remark = self._remark(pod, covered=covered)
+        glass = self._opened.get(pod.namespace)
+        if glass is not None:
+            because = glass.reason or "no reason was given"
+            return "break-glass", remark or f"its namespace is open until {glass.until}: {because}"
+        return "covered" if covered else "default-denied", remark
 
     def _remark(self, pod: Pod, *, covered: bool) -> str:
         if not pod.addresses:

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 from enforcer.authority import Authority
 from enforcer.blocked import BlockedRecords
+from enforcer.break_glass import Openings
 from enforcer.doors import OffLoop
 from enforcer.inspection import Row
 from enforcer.ledger import Ledger
@@ -23,9 +24,10 @@ from enforcer.sources import Seen
 from enforcer.worlds import is_same, world_of
 from policy.addresses import to_packed
 from policy.authority import CountersReported, LookupsRecorded, UpstreamState
-from policy.manifest import Finding
+from policy.break_glass import BreakGlass
+from policy.manifest import Finding, Loaded, governs
 from policy.pods import Pod
-from policy.runtime.clock import wall_now
+from policy.runtime.clock import wall_now, wall_seconds
 from policy.runtime.settings import Settings
 from policy.snapshot import Snapshot, compile_snapshot
 
@@ -79,6 +81,7 @@ class Node:
         authority: Authority,
         reconciler: Reconciler,
         records: Records,
+        openings: Openings,
         addresses: Callable[[], frozenset[bytes]],
         off_loop: OffLoop,
         later: Later,
@@ -91,6 +94,7 @@ class Node:
         self._authority = authority
         self._reconciler = reconciler
         self._records = records
+        self.openings = openings
         self._addresses = addresses
         self._off_loop = off_loop
         self._later = later
@@ -111,6 +115,7 @@ class Node:
         self._is_compiling = False
         self._is_stale = False
         self._refused = ""
+        self._look_again_at = math.inf
         self._counted = 0
         self._recount_at = float("-inf")
 
@@ -137,13 +142,38 @@ class Node:
         if seen is None or not seen.complete:
             return
         world = world_of(
-            seen.loaded, self.settings, self._addresses(), self._generation + 1, complete=seen.complete
+            seen.loaded,
+            self.settings,
+            self._addresses(),
+            self._generation + 1,
+            complete=seen.complete,
+            break_glass=self._opened(seen.loaded),
         )
         current = self._reconciler.snapshot
         if current is not None and is_same(current.world, world) and not self._refused:
             return
         self._is_compiling = True
         self._off_loop(lambda: compile_snapshot(world), lambda snapshot: self._compiled(snapshot, seen))
+
+    def _opened(self, loaded: Loaded) -> tuple[BreakGlass, ...]:
+        """Return what is open by hand now, and look again when that may have changed."""
+        policy, now = self.settings.policy, self._now()
+        opened = self.openings.look(
+            loaded.marks,
+            lambda namespace: governs(policy.governed_namespaces, loaded.namespaces, namespace),
+            longest_s=policy.break_glass_max_s,
+            now=now,
+            wall=wall_seconds(),
+        )
+        next_s = self.openings.next_look_s(now)
+        if next_s is not None and now + next_s < self._look_again_at:
+            self._look_again_at = now + next_s
+            self._later(next_s, self._look_again)
+        return opened
+
+    def _look_again(self) -> None:
+        self._look_again_at = math.inf
+        self.renew()
 
     def _compiled(self, snapshot: Snapshot, seen: Seen) -> None:
         self._is_compiling = False
@@ -224,6 +254,7 @@ class Node:
             said.append(self._reconciler.trouble)
         if seen is not None:
             said += seen.problems
+            said += self.openings.problems
             said += [_sentence(each) for each in seen.loaded.findings if each.severity == "error"]
         if snapshot is not None:
             said += snapshot.problems
@@ -268,6 +299,7 @@ class Node:
             ("nameward_kernel_errors_total", ()): reconciler.kernel_errors + self._authority.kernel_errors,
             ("nameward_ruleset_repairs_total", ()): self.repairs(),
             ("nameward_redis_up", ()): self.shared.state == "up",
+            ("nameward_break_glass_namespaces", ()): len(self.openings.open),
             **self.shared.counts,
         }
         for outcome, count in self._authority.outcomes.items():

@@ -21,6 +21,7 @@ from enforcer import inspect, link, web
 from enforcer.able import capabilities
 from enforcer.authority import Authority, GrantLimits
 from enforcer.blocked import BlockedRecords
+from enforcer.break_glass import Openings
 from enforcer.bridging import Bridging
 from enforcer.collection import Collection
 from enforcer.conntrack import Conntrack
@@ -124,6 +125,7 @@ class Wiring:
             authority=self.authority,
             reconciler=self.reconciler,
             records=self._records,
+            openings=Openings(self._folder / "break-glass", self._records),
             addresses=self._routes.addresses,
             off_loop=self._off_loop,
             later=self._reactor.callLater,

@@ -13,6 +13,7 @@ import msgspec
 from enforcer.elements import Endpoint
 from enforcer.ruleset import Layout
 from policy.addresses import from_packed, to_packed
+from policy.break_glass import BreakGlass
 from policy.manifest import Loaded
 from policy.pods import labels_match
 from policy.runtime.kinds import parse_listen, parse_upstream
@@ -21,9 +22,18 @@ from policy.world import World
 
 
 def world_of(
-    loaded: Loaded, settings: Settings, addresses: Iterable[bytes], generation: int, *, complete: bool
+    loaded: Loaded,
+    settings: Settings,
+    addresses: Iterable[bytes],
+    generation: int,
+    *,
+    complete: bool,
+    break_glass: tuple[BreakGlass, ...] = (),
 ) -> World:
-    """Return the world of what was loaded on a node with these (packed) addresses."""
+    """Return the world of what was loaded on a node with these (packed) addresses.
+
+    ``break_glass``: the namespaces that are open by hand now.
+    """
     enforcement = settings.enforcement
     return World(
         generation=generation,
@@ -31,6 +41,7 @@ def world_of(
         policies=loaded.policies,
         services=loaded.services,
         ceiling=settings.policy.ceiling,
+        break_glass=break_glass,
         cluster_cidrs=enforcement.cluster_cidrs,
         node_addresses=tuple(sorted(from_packed(each) for each in addresses)),
         cluster_traffic=cast(Literal["exempt", "govern"], enforcement.cluster_traffic),

@@ -32,6 +32,7 @@ __all__ = [
     "GovernedNamespaces",
     "Loaded",
     "assemble",
+    "governs",
     "load_manifests",
     "read_documents",
     "read_file",
@@ -127,11 +128,11 @@ def assemble(files: Iterable[FileRead], governed: Governed) -> Loaded:
         value = entry.value
         if isinstance(value, Pod):
             pods.append(
-                msgspec.structs.replace(value, governed=_governs(governed, namespaces, value.namespace))
+                msgspec.structs.replace(value, governed=governs(governed, namespaces, value.namespace))
             )
         elif isinstance(value, Policy):
             policies.append(value)
-            if not _governs(governed, namespaces, value.namespace):
+            if not governs(governed, namespaces, value.namespace):
                 message = f"the namespace {value.namespace} is not governed, so the policy has no effect"
                 findings.append(_warning(entry, message, "add it to policy.governedNamespaces"))
     findings.sort(key=lambda finding: (finding.file, finding.document))
@@ -174,8 +175,8 @@ def _services(entries: list[Entry]) -> dict[tuple[str, str], Service]:
     return services
 
 
-def _governs(governed: Governed, namespaces: dict[str, Labels], namespace: str) -> bool:
-    """A namespace whose labels are unknown is governed: nobody can say that it is not."""
+def governs(governed: Governed, namespaces: Mapping[str, Labels], namespace: str) -> bool:
+    """Say whether a namespace is governed. One whose labels are unknown is: nobody can say that it is not."""
     if namespace in governed.names:
         return True
     wanted = governed.match_labels

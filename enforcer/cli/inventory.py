@@ -8,7 +8,12 @@ from enforcer.cli.asking import ask
 from enforcer.cli.options import EXIT_FAILED, config_option, node_option, output_option, reader_settings
 from enforcer.cli.output import NODE, Column, Row, show
 
-_COLOR = {"covered": "green", "default-denied": "yellow", "uncontained": "bold red"}
+_COLOR = {
+    "covered": "green",
+    "default-denied": "yellow",
+    "break-glass": "bold red",
+    "uncontained": "bold red",
+}
 
 
 def _what(row: Row) -> str:

@@ -79,6 +79,9 @@ ENFORCER_METRICS: dict[str, Metric] = {
             "Time from a change's detection to its enforcement.",
         ),
         Metric("nameward_revoked_flows_total", "counter", (), "Flows whose permit was taken away."),
+        Metric(
+            "nameward_break_glass_namespaces", "gauge", (), "Namespaces that are open by break-glass now."
+        ),
         Metric("nameward_redis_up", "gauge", (), "1 while the shared state is reachable."),
         Metric("nameward_redis_errors_total", "counter", ("reason",), "Times Redis was lost, by why."),
         Metric(

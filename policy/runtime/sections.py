@@ -89,6 +89,14 @@ class PolicySettings(Section, frozen=True, kw_only=True):
 
     A configuration file must have it: without it nothing would be contained.
     """
+    break_glass_max_s: Annotated[float, Key(Duration(0, 86400))] = field(
+        default=14400.0, name="breakGlassMax"
+    )
+    """How far ahead the end of a break-glass may be when it is asked for (the annotation
+    `nameward.dev/break-glass-until` of a namespace); `0s` turns it off.
+
+    A door that is opened by hand closes by itself, the same day.
+    """
     ceiling: Ceiling = Ceiling()
     """What administrators decide before any policy: `denied` everywhere, the only names `allowed` in a
     namespace, and what they `grant` to pods by the start of their name.

@@ -7,6 +7,7 @@ from pathlib import Path
 from prometheus_client import generate_latest
 
 from enforcer.blocked import BlockedRecords
+from enforcer.break_glass import Openings
 from enforcer.node import Node
 from enforcer.sharing.cluster.rows import node_row
 from enforcer.sharing.publishing.facts import facts_of
@@ -26,6 +27,7 @@ def _node(rig: Rig) -> Node:
         authority=rig.authority,
         reconciler=rig.reconciler,
         records=rig.records,
+        openings=Openings(rig.folder / "break-glass", rig.records),
         addresses=frozenset,
         off_loop=lambda _work, _done: None,
         later=lambda _delay_s, _call: None,
