@@ -1,25 +1,57 @@
-# One image, its role by the command: `node` (default), `enforcer`, `resolver`, or any command that asks.
-# enforcer and node need the host's network and CAP_NET_ADMIN, NET_BIND_SERVICE, SETUID, SETGID, SETPCAP,
-# CHOWN and KILL; resolver on its own needs no capability, its own user and the enforcer's runtimeDir.
-FROM debian:trixie-slim AS build
+# One image, its role by the command: `node` (default), `enforcer`, `resolver`, `controller`, `bridge`, `gate`, or
+# any command that asks. docs/kubernetes.md says which capabilities each role needs; the resolver needs none.
+# BASE is any Debian 13 or 12 root file system; deploy/image/build.sh makes one where no registry of images is.
+ARG BASE=docker.io/library/debian:trixie-slim
+
+# What runs: nftables and seccomp come from the distribution, so that their bindings match its libraries.
+# netbase: names of protocols. nftables: for whoever looks at the rules by hand.
+FROM ${BASE} AS runtime
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates python3 python3-venv \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        ca-certificates netbase nftables python3 python3-nftables python3-seccomp \
     && rm -rf /var/lib/apt/lists/*
-COPY pyproject.toml README.md LICENSE /src/
+
+# What is needed to install it, and stays behind. Secrets (none is required): `ca`, certificates of a network
+# that looks into TLS; `pip`, a pip.conf for a mirror.
+FROM runtime AS build
+RUN apt-get update \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+COPY pyproject.toml /src/
+RUN --mount=type=secret,id=ca --mount=type=secret,id=pip \
+    if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi \
+    && if [ -s /run/secrets/pip ]; then export PIP_CONFIG_FILE=/run/secrets/pip; fi \
+    && export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
+    && python3 -m venv /build \
+    && python3 -m venv --without-pip --system-site-packages /opt/nameward/.venv \
+    && python3 -c 'import tomllib; print(*tomllib.load(open("/src/pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+        >/src/dependencies \
+    && /build/bin/pip install 'hatchling>=1.25' \
+    && /build/bin/pip --python /opt/nameward/.venv/bin/python install --no-compile --only-binary=:all: -r /src/dependencies
+COPY README.md LICENSE /src/
 COPY policy /src/policy
 COPY resolver /src/resolver
 COPY enforcer /src/enforcer
-RUN python3 -m venv --system-site-packages /opt/nameward/.venv \
-    && /opt/nameward/.venv/bin/python -m pip install --no-cache-dir /src
+COPY deploy/image/trim.sh deploy/image/strip.sh deploy/image/sbom.py /src/
+# Compiled once, for a read-only file system; checked by nobody, for nobody can change it.
+RUN /build/bin/pip wheel --quiet --no-cache-dir --no-deps --no-index --no-build-isolation -w /src/dist /src \
+    && /build/bin/pip --python /opt/nameward/.venv/bin/python install \
+        --no-cache-dir --no-compile --no-deps --no-index --root-user-action=ignore /src/dist/*.whl \
+    && sh /src/trim.sh /opt/nameward/.venv \
+    && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/nameward/.venv
 
-FROM debian:trixie-slim
-# nftables and seccomp come from the distribution: their bindings match its libraries. netbase: names of protocols.
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates netbase nftables \
-        python3 python3-nftables python3-seccomp \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 65353 --no-create-home --shell /usr/sbin/nologin nameward-resolver
+FROM runtime AS whole
 COPY --from=build /opt/nameward /opt/nameward
-ENV PATH=/opt/nameward/.venv/bin:$PATH
+COPY --from=build /src/strip.sh /src/sbom.py /src/
+RUN sh /src/strip.sh \
+    && /opt/nameward/.venv/bin/python /src/sbom.py >/usr/share/nameward/sbom.cdx.json \
+    && rm -rf /src
+
+FROM scratch
+COPY --from=whole / /
+ENV PATH=/opt/nameward/.venv/bin:/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1
+LABEL org.opencontainers.image.title=nameward \
+    org.opencontainers.image.licenses=Apache-2.0 \
+    org.opencontainers.image.description="DNS-policy resolver and nftables enforcer for Kubernetes"
 ENTRYPOINT ["/opt/nameward/.venv/bin/nameward"]
 CMD ["node"]
