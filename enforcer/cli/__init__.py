@@ -19,6 +19,7 @@ _MODULES = {
     "node": "daemons",
     "enforcer": "daemons",
     "resolver": "daemons",
+    "bridge": "bridge",
     "check": "check",
     "explain": "explain",
     "blocked": "blocked",

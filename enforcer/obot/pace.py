@@ -1,0 +1,48 @@
+"""How often one object is written.
+
+Pure. Somebody who undoes what we write (another provider, a webhook) must not make us write as fast as
+we can. Invariant: the first write of every new content is at once, each further one waits twice as long.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+FIRST_S: Final = 0.25
+LONGEST_S: Final = 60.0
+FORGIVEN_S: Final = 300.0
+"""An object that stood so long is written at once again."""
+
+
+class _Writes(NamedTuple):
+    content: int
+    in_a_row: int
+    at: float
+
+
+class Pace:
+    """The writes of each object, by name."""
+
+    def __init__(self) -> None:
+        self._writes: dict[str, _Writes] = {}
+
+    def due_at(self, name: str, content: int) -> float:
+        """Return when this content (its hash) may be written."""
+        last = self._writes.get(name)
+        if last is None or last.content != content:
+            return float("-inf")
+        return last.at + min(FIRST_S * 2.0 ** min(last.in_a_row - 1, 16), LONGEST_S)
+
+    def wrote(self, name: str, content: int, now: float) -> int:
+        """Note a write, successful or not; return how often this content was written in a row."""
+        last = self._writes.get(name)
+        in_a_row = 1
+        if last is not None and last.content == content and now - last.at < FORGIVEN_S:
+            in_a_row += last.in_a_row
+        self._writes[name] = _Writes(content, in_a_row, now)
+        return in_a_row
+
+    def keep(self, names: frozenset[str]) -> None:
+        """Forget all others."""
+        for name in self._writes.keys() - names:
+            del self._writes[name]
