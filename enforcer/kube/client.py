@@ -1,29 +1,21 @@
-"""The API server's client: plain requests in JSON, over the transport of the ``kubernetes`` package.
+"""The API server's client: plain requests, JSON in and out.
 
-Owns connections, credentials and their renewal. Blocks: for threads. Never follows a redirect and never
-tries again by itself, but once with renewed credentials. Invariant: what comes back is JSON of the
-expected shape, ``ApiRefused`` or ``ApiLost``; never more than a bounded amount is read for one object.
+Owns paths, queries, credentials and their renewal. Blocks: for threads. Never tries again by itself, but
+once with a renewed token. Invariant: what comes back is JSON of the expected shape, ``ApiRefused`` or
+``ApiLost``; never more than a bounded amount is read for one object.
 """
 
 from __future__ import annotations
 
-import os
-import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, Literal, NamedTuple, TypeVar
+from typing import Final, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
-import urllib3
-from kubernetes.client import Configuration
-from kubernetes.client.rest import RESTClientObject
-from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
 
 from enforcer.kube.access import Access, AccessError
 from enforcer.kube.answers import (
-    MAX_OBJECT_BYTES,
     ApiLost,
     ApiRefused,
     Changed,
@@ -36,29 +28,21 @@ from enforcer.kube.answers import (
     refusal,
     version_of,
 )
-from policy.manifest_findings import printable
+from enforcer.kube.transport import Answer, Transport, state_of
 
 __all__ = ["AccessError", "Api", "ApiLost", "ApiRefused", "Changed", "Json", "Listed", "Watching", "at"]
 
-SILENCE_S: Final = 100.0
+SILENCE_S: Final = 75.0
 """A watch that is silent for so long is dead: bookmarks come every minute."""
-_PIECE_BYTES: Final = 65536
+LIST_TIMEOUT_S: Final = 30.0
 _PAGES: Final = 10_000
+_MAX_TOKEN_BYTES: Final = 65536
 _RENEWABLE = (401, 403)
 _PATCHES = {
     "merge": "application/merge-patch+json",
     "json": "application/json-patch+json",
     "apply": "application/apply-patch+yaml",
 }
-_KEEPALIVE = [
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
-]
-"""A peer that is gone without a word is noticed after 30 s, without a request."""
 
 T = TypeVar("T")
 PatchKind = Literal["merge", "json", "apply"]
@@ -66,23 +50,16 @@ PatchKind = Literal["merge", "json", "apply"]
 
 def at(*steps: str) -> str:
     """Return a path of the API; no step can mean more than one name."""
-    return "/" + "/".join(part for step in steps for part in [quote(step, safe="")])
-
-
-class _Transport(NamedTuple):
-    """Connections with one state of the files that they depend on."""
-
-    pool: urllib3.PoolManager
-    files: tuple[tuple[int, int, int], ...]
+    return "".join(f"/{quote(step, safe='')}" for step in steps)
 
 
 class Watching:
     """Events of one watch; ``close`` may be called from any thread and ends the iteration."""
 
-    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
-        self._response = response
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
         self._is_closed = False
-        self._lines = lines(_pieces(response))
+        self._lines = lines(answer.pieces())
 
     def __iter__(self) -> Iterator[Changed]:
         """Yield events until the server or ``close`` ends it. Raises ``ApiRefused``, ``ApiLost``."""
@@ -93,28 +70,34 @@ class Watching:
             if not self._is_closed:
                 raise
         finally:
-            self._response.close()
+            self._answer.close()
 
     def close(self) -> None:
         """Wake the thread that waits for the next event."""
         self._is_closed = True
-        try:
-            self._response.shutdown()
-        except (OSError, RuntimeError, ValueError):
-            return  # it has ended by itself
+        self._answer.interrupt()
 
 
 class Api:
     """One API server as one identity; may be used by several threads at once."""
 
-    def __init__(self, access: Access, *, user_agent: str = "nameward", timeout_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        access: Access,
+        *,
+        user_agent: str = "nameward",
+        timeout_s: float = 5.0,
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        """``timeout_s``: for a connection, and for the answer to begin; ``silence_s``: within a watch."""
         self.access = access
         self._timeout_s = timeout_s
+        self._silence_s = silence_s
         self._headers = {"User-Agent": user_agent, "Accept": "application/json"}
         self._lock = threading.Lock()
         self._token = access.token
         self._token_file = (0, 0, 0)
-        self._transport: _Transport | None = None
+        self._transport = Transport(access)
         self.requests = 0
         """How many were sent, watches included."""
 
@@ -147,12 +130,12 @@ class Api:
         found: list[T] = []
         pages = dict(query)
         for _ in range(_PAGES):
-            response = self._send("GET", path, None, pages, timeout_s=max(self._timeout_s, 30.0))
+            answer = self._send("GET", path, None, pages, timeout_s=max(self._timeout_s, LIST_TIMEOUT_S))
             try:
-                page = ListStream(_pieces(response), keep)
+                page = ListStream(answer.pieces(), keep)
                 page.read()
             finally:
-                response.close()
+                answer.close()
             found += page.items
             metadata = page.fields.get("metadata")
             further = metadata.get("continue") if isinstance(metadata, dict) else None
@@ -163,20 +146,17 @@ class Api:
         raise ApiLost(f"the API server's list has more than {_PAGES} pages")
 
     def watch(self, path: str, resource_version: str, timeout_s: int, **query: str) -> Watching:
-        """Begin a watch that the server ends after ``timeout_s``; more silence than ``SILENCE_S`` is loss."""
+        """Begin a watch that the server ends after ``timeout_s``; more silence than ``silence_s`` is loss."""
         asked = {"watch": "true", "timeoutSeconds": str(timeout_s), "allowWatchBookmarks": "true"} | query
         if resource_version:
             asked["resourceVersion"] = resource_version
-        return Watching(self._send("GET", path, None, asked, silence_s=SILENCE_S))
+        answer = self._send("GET", path, None, asked)
+        answer.wait_longer(self._silence_s)
+        return Watching(answer)
 
     def close(self) -> None:
         """Close the connections that are not in use."""
-        with self._lock:
-            if self._transport is not None:
-                self._transport.pool.clear()
-                self._transport = None
-
-    # --- the wire --------------------------------------------------------------------------------
+        self._transport.close()
 
     def _object(
         self,
@@ -186,11 +166,11 @@ class Api:
         query: Mapping[str, str],
         content_type: str = "application/json",
     ) -> Json:
-        response = self._send(method, path, body, query, content_type=content_type)
+        answer = self._send(method, path, body, query, content_type=content_type)
         try:
-            return read_object(_whole(response))
+            return read_object(answer.whole())
         finally:
-            response.close()
+            answer.close()
 
     def _send(
         self,
@@ -201,60 +181,31 @@ class Api:
         *,
         content_type: str = "application/json",
         timeout_s: float | None = None,
-        silence_s: float | None = None,
-    ) -> urllib3.BaseHTTPResponse:
+    ) -> Answer:
         """Return the open answer to a request that the server accepted."""
         encoded = msgspec.json.encode(body) if body is not None else None
         url = self.access.server + path + (f"?{urlencode(query)}" if query else "")
-        timeout = urllib3.Timeout(connect=self._timeout_s, read=silence_s or timeout_s or self._timeout_s)
-        token = self._fresh_token()
-        for attempt in (1, 2):
-            headers = dict(self._headers)
+        headers = self._headers | ({"Content-Type": content_type} if encoded is not None else {})
+        token, is_renewed = self._fresh_token(), False
+        while True:
             if token:
                 headers["Authorization"] = f"Bearer {token}"
-            if encoded is not None:
-                headers["Content-Type"] = content_type
-            response = self._open(method, url, encoded, headers, timeout)
-            if 200 <= response.status < 300:
-                return response
-            try:
-                refused = refusal(
-                    response.status, _whole(response, MAX_OBJECT_BYTES), response.headers.get("Retry-After")
-                )
-            finally:
-                response.close()
-            if attempt == 1 and refused.status in _RENEWABLE:
-                renewed = self._fresh_token(again=True)
-                if renewed != token:
-                    token = renewed
-                    continue
-            raise refused
-        raise AssertionError  # the second attempt returns or raises
-
-    def _open(
-        self,
-        method: str,
-        url: str,
-        body: bytes | None,
-        headers: Mapping[str, str],
-        timeout: urllib3.Timeout,
-    ) -> urllib3.BaseHTTPResponse:
-        self.requests += 1
-        try:
-            return self._pool().request(
-                method,
-                url,
-                body=body,
-                headers=headers,
-                timeout=timeout,
-                preload_content=False,
-                redirect=False,
-                retries=False,
+            self.requests += 1
+            answer = self._transport.send(
+                method, url, encoded, headers, connect_s=self._timeout_s, read_s=timeout_s or self._timeout_s
             )
-        except (HTTPError, OSError, ValueError) as error:
-            raise ApiLost(f"{self.access.server}: {_cause(error)}") from None
-
-    # --- credentials -----------------------------------------------------------------------------
+            if 200 <= answer.status < 300:
+                return answer
+            try:
+                refused = refusal(answer.status, answer.whole(), answer.retry_after)
+            finally:
+                answer.close()
+            if is_renewed or refused.status not in _RENEWABLE:
+                raise refused
+            renewed, is_renewed = self._fresh_token(again=True), True
+            if renewed == token:
+                raise refused
+            token = renewed
 
     def _fresh_token(self, *, again: bool = False) -> str:
         """Return the token, read again if its file has changed, or ``again`` anyway."""
@@ -262,112 +213,16 @@ class Api:
         if not path:
             return self.access.token
         with self._lock:
-            state = _state_of(path)
+            state = state_of(path)
             if again or state != self._token_file or not self._token:
                 try:
                     with open(path, encoding="ascii") as file:
-                        self._token = file.read(65536).strip()
+                        self._token = file.read(_MAX_TOKEN_BYTES).strip()
                 except (OSError, UnicodeDecodeError):
                     return self._token  # the old one may still do
                 self._token_file = state
             return self._token
 
-    def _pool(self) -> urllib3.PoolManager:
-        """Return the connections; new ones once a certificate has changed."""
-        files = tuple(
-            _state_of(path)
-            for path in (self.access.ca_file, self.access.cert_file, self.access.key_file)
-            if path
-        )
-        with self._lock:
-            if self._transport is None or self._transport.files != files:
-                if self._transport is not None:
-                    self._transport.pool.clear()
-                self._transport = _Transport(_connections(self.access), files)
-            return self._transport.pool
-
-
-def _connections(access: Access) -> urllib3.PoolManager:
-    configuration = Configuration(
-        host=access.server,
-        ssl_ca_cert=access.ca_file or None,
-        ca_cert_data=None if access.ca_file else access.ca_data or None,
-        cert_file=access.cert_file or None,
-        key_file=access.key_file or None,
-        verify_ssl=not (access.insecure or access.fingerprint),
-        assert_hostname=False if access.insecure or access.fingerprint else None,
-        tls_server_name=access.server_name or None,
-        connection_pool_maxsize=16,
-        socket_options=_KEEPALIVE,
-    )
-    pool = RESTClientObject(configuration).pool_manager
-    if access.fingerprint:
-        pool.connection_pool_kw["assert_fingerprint"] = access.fingerprint
-    if access.cert_data and not access.cert_file:
-        pool.connection_pool_kw["ssl_context"] = _context_with(access)
-    return pool
-
-
-def _context_with(access: Access) -> ssl.SSLContext:
-    """Return a context with a client certificate that stands in no file."""
-    verify = not (access.insecure or access.fingerprint)
-    context = urllib3.util.ssl_.create_urllib3_context(
-        cert_reqs=ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
-    )
-    if not access.ca_file and not access.ca_data:
-        context.load_default_certs()
-    unnamed = os.memfd_create("client")
-    try:
-        os.write(unnamed, f"{access.cert_data}\n{access.key_data}".encode("ascii"))
-        context.load_cert_chain(f"/proc/self/fd/{unnamed}")
-    finally:
-        os.close(unnamed)
-    return context
-
-
-def _state_of(path: str) -> tuple[int, int, int]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return (0, 0, 0)
-    return (status.st_ino, status.st_mtime_ns, status.st_size)
-
 
 def _as_it_is(item: Json) -> Json:
     return item
-
-
-def _pieces(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    """Yield what has arrived, as it arrives. Raises ``ApiLost``."""
-    try:
-        while piece := response.read1(_PIECE_BYTES):
-            yield piece
-    except (HTTPError, OSError, ValueError, AttributeError) as error:
-        raise ApiLost(f"the API server's answer broke off: {_cause(error)}") from None
-
-
-def _whole(response: urllib3.BaseHTTPResponse, at_most: int = MAX_OBJECT_BYTES) -> bytes:
-    found = bytearray()
-    for piece in _pieces(response):
-        found += piece
-        if len(found) > at_most:
-            raise ApiLost("the API server sent an object larger than any can be")
-    return bytes(found)
-
-
-def _cause(error: BaseException) -> str:
-    """Return what went wrong, without addresses of objects in memory."""
-    if isinstance(error, MaxRetryError) and error.reason is not None:
-        return _cause(error.reason)
-    if isinstance(error, SSLError):
-        return f"TLS: {printable(str(error))[:200]}"
-    if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
-        return "no connection in time"
-    if isinstance(error, urllib3.exceptions.NewConnectionError):
-        inner = error.__cause__ or error.__context__
-        return (inner.strerror if isinstance(inner, OSError) and inner.strerror else "") or "no connection"
-    if isinstance(error, urllib3.exceptions.ReadTimeoutError | TimeoutError):
-        return "no answer in time"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return printable(str(error))[:200] or type(error).__name__
