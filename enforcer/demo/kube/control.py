@@ -114,6 +114,7 @@ class ControlPlane:
 
     def _server_flags(self) -> list[str]:
         certificate, key = self.credentials.server_files
+        client_certificate, client_key = self.credentials.client_files
         verifying, signing = self.credentials.accounts_files
         policy = self.folder / "audit.json"
         policy.write_text(json.dumps(_AUDIT))
@@ -125,6 +126,8 @@ class ControlPlane:
             f"--cert-dir={self.folder}/apiserver",
             f"--tls-cert-file={certificate}",
             f"--tls-private-key-file={key}",
+            f"--kubelet-client-certificate={client_certificate}",
+            f"--kubelet-client-key={client_key}",
             f"--client-ca-file={self.credentials.ca_file}",
             f"--token-auth-file={self.credentials.tokens_file}",
             f"--service-account-issuer={ISSUER}",

@@ -7,20 +7,24 @@ thread that started it (or this process) ends, however it ends, frozen or not.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from enforcer.demo.failure import LabFailureError
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import descendants, wait_until
 from enforcer.demo.spaces import Space
 
 _TAIL_LINES = 12
 
 
 class Program:
-    """``argv`` in ``space`` (None: where we are); what it prints goes to ``log``."""
+    """``argv`` in ``space`` (None: where we are); what it prints goes to ``log``.
+
+    ``is_wrapped``: the program is the only child of what is started (unshare, nsenter).
+    """
 
     def __init__(
         self,
@@ -30,11 +34,13 @@ class Program:
         *,
         space: Space | None = None,
         env: Mapping[str, str] | None = None,
+        is_wrapped: bool = False,
     ) -> None:
         self.name = name
         self.log = log
         self._argv = list(argv)
         self._space = space
+        self._is_wrapped = is_wrapped
         self._env = None if env is None else dict(env)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -48,7 +54,15 @@ class Program:
         """Its process id. Raises LabFailureError if it does not run."""
         if self._process is None or not self.runs:
             raise LabFailureError(f"{self.name} does not run; the end of its log:\n{self.tail()}")
-        return self._process.pid
+        return self.child_pid if self._is_wrapped else self._process.pid
+
+    @property
+    def child_pid(self) -> int:
+        """The process id of its first child. Raises LabFailureError if it has none (yet)."""
+        below = descendants(self._process.pid) if self._process and self.runs else []
+        if not below:
+            raise LabFailureError(f"{self.name} has no child; the end of its log:\n{self.tail()}")
+        return below[0]
 
     def start(self) -> None:
         """Start it (again); it may not be ready for a while."""
@@ -93,6 +107,10 @@ class Program:
                 self._process.wait(grace_s)
         if self.runs:
             self._signal(signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5.0)
+        if self.runs:
+            self._process.kill()
         self._process.wait(10.0)
         self._process = None
 
@@ -105,5 +123,11 @@ class Program:
         return "\n".join(lines[-_TAIL_LINES:])
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self.runs:
-            self._process.send_signal(number)
+        if self._process is None or not self.runs:
+            return
+        if self._is_wrapped:
+            with contextlib.suppress(LabFailureError, ProcessLookupError):
+                os.kill(self.child_pid, number)
+            if number != signal.SIGCONT:
+                return
+        self._process.send_signal(number)
