@@ -66,7 +66,9 @@ def _identity(value: Value) -> tuple[str, str, str]:
 
 
 def _content(value: Value) -> Value:
-    return msgspec.structs.replace(value, source="") if isinstance(value, Policy) else value
+    if isinstance(value, Policy):
+        return msgspec.structs.replace(value, source="", uid="", generation=0)
+    return value
 
 
 def _where(entry: Entry) -> str:

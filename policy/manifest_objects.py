@@ -25,6 +25,7 @@ from policy.manifest_yaml import Document
 from policy.pods import Pod, Service
 from policy.rules import Policy
 
+MAX_UID_CHARS = 128
 GROUP = "networking.aviatrix.com"
 API_VERSION = f"{GROUP}/v1alpha1"
 
@@ -99,8 +100,22 @@ def _read(fields: Fields, damaged: bool, place: Place, entries: list[Entry]) -> 
         value = _read_kubernetes(kind, fields, namespace, name, place)
         if place.report.errors != before:
             value = None
+    if isinstance(value, Policy):
+        value = _stored(value, metadata)
     if value is not None:
         entries.append(Entry(value, place.report.file, place.report.document, place.pointer))
+
+
+def _stored(policy: Policy, metadata: Fields) -> Policy:
+    """The policy as an API server has stored it: its uid, and which version of its spec this is."""
+    uid, generation = metadata.get("uid"), metadata.get("generation")
+    is_uid = isinstance(uid, str) and uid.isascii() and uid.isprintable() and len(uid) <= MAX_UID_CHARS
+    is_version = type(generation) is int and 0 < generation < 1 << 63
+    if not (is_uid or is_version):
+        return policy
+    return msgspec.structs.replace(
+        policy, uid=uid if is_uid else "", generation=generation if is_version else 0
+    )
 
 
 def _read_kubernetes(kind: str, fields: Fields, namespace: str, name: str, place: Place) -> Value | None:

@@ -80,6 +80,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """False when parts of it were rejected; what could be kept safe is still in ``rules``."""
     groups: tuple[PodGroup, ...] = ()
     """The SmartGroups of pods that its rules refer to: for inventories, no decision depends on them."""
+    uid: str = ""
+    generation: int = 0
+    """The object's uid and ``metadata.generation``; "" and 0 where no API server has stored it."""
 
     @property
     def key(self) -> str:

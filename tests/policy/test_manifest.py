@@ -86,6 +86,27 @@ def test_a_pod_as_kubectl_prints_it() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ("uid: u-1, generation: 7", ("u-1", 7)),
+        ("uid: u-1", ("u-1", 0)),
+        ("resourceVersion: '5'", ("", 0)),
+        ('uid: 5, generation: "7"', ("", 0)),
+        ('uid: "\\u202e", generation: true', ("", 0)),
+        (f"uid: {'u' * 200}, generation: {1 << 63}", ("", 0)),
+        ("uid: u-1, generation: -3", ("u-1", 0)),
+    ],
+)
+def test_a_policy_as_an_api_server_stored_it(metadata: str, expected: tuple[str, int]) -> None:
+    """Its uid and generation are kept; what is no such thing is none, and no mistake of the author's."""
+    loaded = load(POD, WEB.replace("{name: web", f"{{name: web, {metadata}", 1))
+    [policy] = loaded.policies
+    assert (policy.uid, policy.generation) == expected
+    assert policy.accepted
+    assert verdict(loaded) == "permit"
+
+
 def test_a_permit_that_is_understood_permits() -> None:
     """The control of the tests below."""
     assert verdict(load(POD, WEB)) == "permit"
