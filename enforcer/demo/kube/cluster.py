@@ -50,7 +50,7 @@ class Cluster(Client):
         super().__init__(control)
         self.machine = Machine(self.space, folder / "machine.log")
         self.node: Node
-        self._controllers = [self._controller_manager(), self._scheduler()]
+        self._controllers = [self._all_controllers(), self._scheduler()]
         self.started_s: dict[str, float] = {}
         """How long each step of the start took, in seconds since its beginning."""
 
@@ -152,7 +152,7 @@ class Cluster(Client):
             labels={"kubernetes.io/os": "linux"},
         )
 
-    def _controller_manager(self) -> Program:
+    def _all_controllers(self) -> Program:
         name = "kube-controller-manager"
         _, signing = self.control.credentials.accounts_files
         argv = [

@@ -30,37 +30,8 @@ def cluster_dns(image: str, upstream: str) -> list[Json]:
     """CoreDNS behind the address that pods have as nameserver; it asks ``upstream`` for the rest."""
     namespace = "kube-system"
     labels = {"k8s-app": "kube-dns"}
-    account = {"kind": "ServiceAccount", "name": "coredns", "namespace": namespace}
     return [
-        _object("v1", "ServiceAccount", "coredns", namespace),
-        _object(
-            "rbac.authorization.k8s.io/v1",
-            "ClusterRole",
-            "system:coredns",
-            rules=[
-                {
-                    "apiGroups": [""],
-                    "resources": ["endpoints", "services", "pods", "namespaces"],
-                    "verbs": ["list", "watch"],
-                },
-                {
-                    "apiGroups": ["discovery.k8s.io"],
-                    "resources": ["endpointslices"],
-                    "verbs": ["list", "watch"],
-                },
-            ],
-        ),
-        _object(
-            "rbac.authorization.k8s.io/v1",
-            "ClusterRoleBinding",
-            "system:coredns",
-            roleRef={
-                "apiGroup": "rbac.authorization.k8s.io",
-                "kind": "ClusterRole",
-                "name": "system:coredns",
-            },
-            subjects=[account],
-        ),
+        *_cluster_dns_account(namespace),
         _object(
             "v1", "ConfigMap", "coredns", namespace, data={"Corefile": _COREFILE.format(upstream=upstream)}
         ),
@@ -79,6 +50,21 @@ def cluster_dns(image: str, upstream: str) -> list[Json]:
                 ],
             },
         ),
+    ]
+
+
+def _cluster_dns_account(namespace: str) -> list[Json]:
+    name, group = "system:coredns", "rbac.authorization.k8s.io"
+    reads = [
+        {"apiGroups": [""], "resources": ["services", "pods", "namespaces"], "verbs": ["list", "watch"]},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
+    ]
+    account = {"kind": "ServiceAccount", "name": "coredns", "namespace": namespace}
+    role = {"apiGroup": group, "kind": "ClusterRole", "name": name}
+    return [
+        _object("v1", "ServiceAccount", "coredns", namespace),
+        _object(f"{group}/v1", "ClusterRole", name, rules=reads),
+        _object(f"{group}/v1", "ClusterRoleBinding", name, roleRef=role, subjects=[account]),
     ]
 
 
