@@ -18,6 +18,7 @@ NEWFLOWTABLE, GETFLOWTABLE, DELFLOWTABLE = 22, 23, 24
 _FAMILIES = {NFPROTO_INET: "inet", 2: "ip", 5: "netdev", 7: "bridge", 10: "ip6"}
 _PREROUTING, _OUTPUT = 0, 3
 _BEFORE_CONNTRACK = -200
+_EQUAL = struct.pack(">I", 0)
 _DNS = struct.pack(">H", 53)
 _DNS_OF_XTABLES = struct.pack("=HH", 53, 53)
 _LINK_LOCAL = bytes((169, 254))
@@ -120,5 +121,7 @@ def _is_narrow(name: str, data: dict[int, bytes]) -> bool:
     """Tell a comparison with port 53, or with NodeLocal DNSCache's link-local address."""
     if name == "cmp":
         value = dict(attributes(data.get(3, b""))).get(1, b"")
+        if data.get(2, _EQUAL) != _EQUAL:
+            return False
         return value == _DNS or value[:2] == _LINK_LOCAL
     return name == "match" and _name(data.get(1)) in {"udp", "tcp"} and _DNS_OF_XTABLES in data.get(3, b"")

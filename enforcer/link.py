@@ -31,6 +31,7 @@ from policy.authority import (
     GrantRequested,
     Hello,
     LookupsRecorded,
+    PodsEnforced,
     SnapshotPublished,
     ToEnforcer,
 )
@@ -129,6 +130,8 @@ class Link(TwistedProtocol):
         self.transport.write(self._hub.hello)
         for kept in self._hub.sockets.values():
             self.transport.sendFileDescriptor(kept.fileno())
+        if self._hub.enforced:
+            self.answer(encode(PodsEnforced(self._hub.enforced)))
         self.publish(self._hub.world_frame)
 
     def publish(self, frame: bytes | None) -> None:
@@ -221,6 +224,7 @@ class LinkHub(Factory):
         self.sockets = sockets
         self.hello = encode(Hello(version, tuple(sockets)))
         self.world_frame: bytes | None = None
+        self.enforced: tuple[str, ...] = ()
         self.links: list[Link] = []
         self._turn_done = turn_done
         self.elsewhere: Elsewhere | None = None
@@ -244,6 +248,14 @@ class LinkHub(Factory):
         self.world_frame = encode(SnapshotPublished(world))
         for link in self.links:
             link.publish(self.world_frame)
+
+    def tell_enforced(self, uids: frozenset[str]) -> None:
+        """Say to every resolver which pods policy is known to be enforced on, if it is not what was said."""
+        said = tuple(sorted(uids))
+        if said != self.enforced:
+            self.enforced = said
+            for link in self.links:
+                link.answer(encode(PodsEnforced(said)))
 
     def wake(self) -> None:
         """Have a turn after everything that this loop turn reads."""

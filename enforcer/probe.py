@@ -69,24 +69,31 @@ _CONTROL_PORT = 7
 """Echo: nothing is made of what is asked there, so that the answer comes to the node itself."""
 
 
-def ask(pod: bytes, *, by: Literal["tcp", "udp"]) -> None:
-    """Have a pod send a packet to the outside: its answer to the witness, as a rule that nobody listens.
+class Questions:
+    """How pods are asked (``enforcer.proving.Asking``)."""
 
-    ``tcp``: a SYN as the node, whose address becomes the witness's after all other output chains
-    (``witness.asking_chain``), so that conntrack does not know the answer. ``udp``: a datagram as the
-    witness, whose answer is known, but which others' output chains may drop. ``OSError``: they did, or
-    the node cannot ask.
-    """
-    if by == "tcp":
-        with _stream(pod) as ours:
-            _connect(ours, pod, ASKED_PORT)
-        return
-    version, family = (4, socket.AF_INET) if len(pod) == 4 else (6, socket.AF_INET6)
-    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as ours:
-        ours.setsockopt(*_TRANSPARENT[version], 1)
-        ours.bind((ADDRESS[version], 0))
-        # Not connected, and no TCP: what a socket of ours would take is not forwarded (early demux).
-        ours.sendto(b"", socket.MSG_DONTWAIT, (socket.inet_ntop(family, pod), ASKED_PORT))
+    def ask(self, pod: bytes, *, by: Literal["tcp", "udp"]) -> None:
+        """Have a pod send a packet to the outside: its answer to the witness, as a rule that nobody listens.
+
+        ``tcp``: a SYN as the node, whose address becomes the witness's after all other output chains
+        (``witness.asking_chain``), so that conntrack does not know the answer. ``udp``: a datagram as the
+        witness, whose answer is known, but which others' output chains may drop. ``OSError``: they did, or
+        the node cannot ask.
+        """
+        if by == "tcp":
+            with _stream(pod) as ours:
+                _connect(ours, pod, ASKED_PORT)
+            return
+        version, family = (4, socket.AF_INET) if len(pod) == 4 else (6, socket.AF_INET6)
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as ours:
+            ours.setsockopt(*_TRANSPARENT[version], 1)
+            ours.bind((ADDRESS[version], 0))
+            # Not connected, and no TCP: what a socket of ours would take is not forwarded (early demux).
+            ours.sendto(b"", socket.MSG_DONTWAIT, (socket.inet_ntop(family, pod), ASKED_PORT))
+
+    def control(self, pod: bytes) -> Control:
+        """Ask as the node, for the node to hear the answer; ``OSError`` if it cannot."""
+        return Control(pod)
 
 
 class Control:

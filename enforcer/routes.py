@@ -18,7 +18,7 @@ import struct
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-from enforcer import bridge_ports
+from enforcer import bridge_ports, tc_filters
 from enforcer.bridge import Bridge
 from enforcer.layout import DNS_MARK, DNS_MARK_MASK
 from enforcer.netlink import (
@@ -32,16 +32,20 @@ from enforcer.netlink import (
     attributes,
     text,
 )
+from enforcer.witness import ADDRESS
+from policy.addresses import to_packed
 
 DNS_TABLE = 28279
 SKIP, LOOKUP, LANDING = 53, 54, 55
 """Preferences: after ``local`` (0), before what CNIs install (AWS from 512, Calico and others later)."""
 
-Change = Literal["links", "routes", "rules", "lost"]
+Change = Literal["links", "routes", "rules", "filters", "lost"]
+"""``filters``: something of tc, by which packets may be led past netfilter."""
 
 _NEWLINK, _GETLINK, _GETADDR, _NEWROUTE, _DELROUTE, _GETROUTE = 16, 18, 22, 24, 25, 26
 _NEWRULE, _DELRULE, _GETRULE = 32, 33, 34
-_GROUP_LINK, _GROUP_ROUTE4, _GROUP_RULE4, _GROUP_ROUTE6, _GROUP_RULE6 = 1, 7, 8, 11, 19
+_NEWQDISC = 36
+_GROUP_TC, _GROUP_LINK, _GROUP_ROUTE4, _GROUP_RULE4, _GROUP_ROUTE6, _GROUP_RULE6 = 4, 1, 7, 8, 11, 19
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _TO_TABLE, _GOTO, _NOTHING = 1, 2, 3
 _PROTOCOL = 110
@@ -126,6 +130,23 @@ class Routes:
                 found[address] = name
         return found
 
+    def closed_families(self) -> frozenset[int]:
+        """Families (4, 6) in which the node itself has no way to an address outside."""
+        return frozenset(version for version, text in ADDRESS.items() if not self._has_way(to_packed(text)))
+
+    def _has_way(self, address: bytes) -> bool:
+        family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
+        header = struct.pack("=BBBBBBBBI", family, 8 * len(address), 0, 0, 0, 0, 0, 0, 0)
+        try:
+            return self._socket.get(_GETROUTE, header + attribute(1, address)).payload[7] == 1
+        except NetlinkRefused:
+            return False
+
+    def filters(self, interface: str) -> tuple[str, ...]:
+        """Name what of tc is on the way into the node from an interface; nothing if it is gone."""
+        index = next((link.number for link in self.links().values() if link.name == interface), 0)
+        return tc_filters.filters_at(self._socket, index) if index else ()
+
     def _attached(self, address: bytes) -> set[int]:
         """Indices of the interfaces that an address is directly behind."""
         family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
@@ -193,7 +214,7 @@ class Routes:
     def monitor_fd(self) -> int:
         """Descriptor that becomes readable when links, routes or rules change; opens the monitor."""
         if self._monitor is None:
-            groups = (_GROUP_LINK, _GROUP_ROUTE4, _GROUP_RULE4, _GROUP_ROUTE6, _GROUP_RULE6)
+            groups = (_GROUP_TC, _GROUP_LINK, _GROUP_ROUTE4, _GROUP_RULE4, _GROUP_ROUTE6, _GROUP_RULE6)
             self._monitor = NetlinkSocket(NETLINK_ROUTE, groups, receive_bytes=4 << 20)
         return self._monitor.fileno()
 
@@ -211,10 +232,14 @@ class Routes:
             if batch is None:
                 break
             for notice in batch:
-                seen.add(
-                    "rules" if notice.type >= _NEWRULE else "routes" if notice.type >= _NEWROUTE else "links"
-                )
+                seen.add(_change(notice.type))
         return seen
+
+
+def _change(kind: int) -> Change:
+    if kind >= _NEWQDISC:
+        return "filters"
+    return "rules" if kind >= _NEWRULE else "routes" if kind >= _NEWROUTE else "links"
 
 
 def _outgoing(answer: Message) -> set[int]:

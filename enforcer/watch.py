@@ -20,6 +20,7 @@ from enforcer.installation import Installation
 from enforcer.kernel import Kernel, KernelRejected
 from enforcer.nflog import Nflog
 from enforcer.node import Node
+from enforcer.proving import TICK_S, Proving
 from enforcer.readable import Readable
 from enforcer.reconciler import Reconciler
 from enforcer.records import Records
@@ -49,8 +50,10 @@ class Watch:
         way: Way,
         installation: Installation,
         bridging: Bridging,
+        proving: Proving,
         reconciler: Reconciler,
         node: Node,
+        tell_enforced: Callable[[frozenset[str]], None],
         lay_out: Callable[[], None],
         failed: Callable[[Failure], None],
     ) -> None:
@@ -63,8 +66,10 @@ class Watch:
         self._way = way
         self._installation = installation
         self._bridging = bridging
+        self._proving = proving
         self._reconciler = reconciler
         self._node = node
+        self._tell_enforced = tell_enforced
         self._lay_out = lay_out
         self._failed = failed
         self._nflog: Nflog | None = None
@@ -86,6 +91,7 @@ class Watch:
             (CHECK_EVERY_S, self.check),
             (COMPARE_EVERY_S, self.compare),
             (PORTS_EVERY_S, self._reconciler.look_for_ports),
+            (TICK_S, self._proving.tick),
         ):
             every(self._reactor, seconds, look, self._failed)
 
@@ -97,13 +103,23 @@ class Watch:
 
     def check(self) -> None:
         """Ask the kernel whether it enforces; what is in doubt is what ``status`` says."""
+        proving = self._proving
+        proving.is_required = self._node.settings.enforcement.pod_proof == "require"
         doubts = [*self._installation.doubts, *self._bridging.doubts, *self._foreign.doubts]
         if self._reconciler.snapshot is None:
             doubts.append("nothing was loaded yet")
         elif not doubts:
             found = (probe.must_drop(self._sockets), probe.must_pass(self._passed))
             doubts += [each for each in found if each]
-        self._node.doubts = tuple(doubts)
+        stands = not doubts
+        self._node.doubts = (*doubts, *proving.doubts)
+        self._node.host_problems = (*self._way.problems, *self._foreign.problems, *proving.problems)
+        self._tell_enforced(proving.enforced if stands else frozenset())
+
+    def untracking(self) -> tuple[str, ...]:
+        """Look which chains of others take packets out of connection tracking, and name them."""
+        self._look_at_foreign()
+        return self._foreign.untracked
 
     def _kernel_changed(self) -> None:
         events = self._kernel.drain_events()
@@ -116,6 +132,10 @@ class Watch:
         changes = self._routes.drain_changes()
         if changes & {"rules", "routes", "lost"}:
             self._keep_dns_rule()
+        if changes & {"rules", "filters", "lost"}:
+            self._proving.host_changed()
+        elif "routes" in changes:
+            self._proving.ways_changed()
         if changes & {"links", "routes", "lost"}:
             if self._way.capture_by == "rewrite":
                 self._lay_out()  # it names an address of the node
@@ -146,7 +166,6 @@ class Watch:
             self._foreign = self._kernel.foreign()
         except OSError as error:
             self._records.tell("kernel.refused", "error", reason=f"others' rules cannot be read: {error}")
-        self._node.host_problems = (*self._way.problems, *self._foreign.problems)
 
     def _repair(self, *, deep: bool) -> None:
         try:

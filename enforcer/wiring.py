@@ -33,6 +33,8 @@ from enforcer.kernel import Kernel
 from enforcer.layout import Layout
 from enforcer.ledger import MemoryLedger
 from enforcer.node import Node
+from enforcer.probe import Questions
+from enforcer.proving import Proving
 from enforcer.reconciler import Reconciler
 from enforcer.records import LogRecords
 from enforcer.revision import OnRevoke
@@ -146,6 +148,16 @@ class Wiring:
             next_turn=lambda call: self._reactor.callLater(0, call),
             now=now,
         )
+        self.proving = Proving(
+            kernel=self._kernel,
+            asking=Questions(),
+            ways=self._routes,
+            records=self._records,
+            admitted=lambda: [account.identity for account in self.ledger.accounts.values()],
+            untracked_by=lambda: self.watch.untracking(),
+            now=now,
+            changed=lambda: self.watch.check(),
+        )
         self.watch = Watch(
             reactor=self._reactor,
             settings=settings,
@@ -156,8 +168,10 @@ class Wiring:
             way=self._way,
             installation=self.installation,
             bridging=self._bridging,
+            proving=self.proving,
             reconciler=self.reconciler,
             node=self.node,
+            tell_enforced=lambda uids: self.hub.tell_enforced(uids),
             lay_out=self._lay_out,
             failed=self._failed,
         )
@@ -253,6 +267,7 @@ class Wiring:
     def close(self) -> None:
         """Let go of everything; the kernel keeps what is open, the journal says why."""
         self.source.stop()
+        self.proving.close()
         if self.sharing is not None:
             self.sharing.stop()
         self.hub.stop()
@@ -305,6 +320,7 @@ class Wiring:
         self._pods_changed()
 
     def _pods_changed(self) -> None:
+        self.proving.pods_changed()
         if self.sharing is not None:
             self.sharing.remote.pods_changed()
 

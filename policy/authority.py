@@ -114,5 +114,14 @@ class CountersReported(msgspec.Struct, frozen=True, array_like=True, tag="counte
     upstreams: tuple[UpstreamState, ...]
 
 
-ToResolver = Hello | SnapshotPublished | GrantAnswered
+class PodsEnforced(msgspec.Struct, frozen=True, array_like=True, tag="enforced"):
+    """Enforcer → resolver: all pods of this node of which it is known that policy is enforced on them.
+
+    Proved by their own packets, not only admitted; what is said to a pod that asks (``nameward gate``).
+    """
+
+    uids: tuple[str, ...] = ()
+
+
+ToResolver = Hello | SnapshotPublished | GrantAnswered | PodsEnforced
 ToEnforcer = Hello | GrantRequested | LookupsRecorded | CountersReported

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from copy import copy
 
+from policy import gate
 from policy.authority import GrantAnswered
 from policy.names import from_wire
 from policy.pods import Pod
@@ -53,6 +54,7 @@ class Core:
         self._hits = Hits(settings.max_ttl_s)
         self._holds = Holds(settings, self._flights, self._hits)
         self._lookups: Lookups[Exchange] = Lookups(settings, self._flights.schedule)
+        self._enforced: frozenset[str] = frozenset()
         self.hit = self._hits.hit
         """(wire, source, now) → the prepared reply to this very UDP query, or None: ``query_received``."""
 
@@ -114,8 +116,13 @@ class Core:
             self._apply(Decisions(settings, self._decisions.snapshot), now, out)
         return out
 
+    def pods_enforced(self, uids: tuple[str, ...]) -> None:
+        """Take the uids of the pods on which policy is known to be enforced."""
+        self._enforced = frozenset(uids)
+
     def authority_lost(self, now: float) -> list[Effect]:  # noqa: ARG002  every input has its instant
-        """Note that the enforcer is away: what needs grants is held."""
+        """Note that the enforcer is away: what needs grants is held, and nobody is known to be enforced."""
+        self._enforced = frozenset()
         self._holds.lose_authority()
         return []
 
@@ -192,6 +199,8 @@ class Core:
             self._flights.keep(exchange, Stage.UNKNOWN, due_at, now, out)
         elif asker == "other":
             self._flights.reply(exchange, write_error(query, REFUSED, PROHIBITED), "refused", now, out)
+        elif pod is not None and query.name == gate.WIRE:
+            self._say_of_itself(exchange, pod, decisions, now, out)
         elif asker == "plain" or pod is None:
             self._follow(exchange, decisions.plain(query.name, query.qtype), now, out)
         else:
@@ -211,6 +220,17 @@ class Core:
         self._holds.forget(exchange)
         exchange.led = None
         self._begin(exchange, now, out)
+
+    def _say_of_itself(
+        self, exchange: Exchange, pod: Pod, decisions: Decisions, now: float, out: list[Effect]
+    ) -> None:
+        """Tell a pod whether policy is enforced on it (``nameward gate``)."""
+        generation = decisions.snapshot.world.generation
+        said = gate.Said(pod.key, pod.uid, generation, pod.governed, pod.uid in self._enforced)
+        records = (gate.as_record(said),) if exchange.query.qtype == gate.TXT else ()
+        body = Body(rtype=gate.TXT, records=records) if records else negative(exchange.query.name)
+        written = write_reply(exchange.query, NOERROR, body, (), exchange.limit_bytes)
+        self._flights.reply(exchange, written.wire, "special", now, out)
 
     def _follow(self, exchange: Exchange, verdict: Verdict, now: float, out: list[Effect]) -> None:
         exchange.verdict = verdict

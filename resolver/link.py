@@ -24,7 +24,7 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from policy.authority import GrantAnswered, Hello, SnapshotPublished, ToEnforcer
+from policy.authority import GrantAnswered, Hello, PodsEnforced, SnapshotPublished, ToEnforcer
 from policy.runtime.clock import MonotonicReactor
 from policy.runtime.framing import FramingError, encode, resolver_decoder
 from policy.world import World
@@ -57,6 +57,9 @@ class Authority(Protocol):
 
     def grants_answered(self, answer: GrantAnswered) -> None:
         """Take outcomes."""
+
+    def pods_enforced(self, uids: tuple[str, ...]) -> None:
+        """Take which pods policy is known to be enforced on."""
 
     def link_lost(self, reason: str) -> None:
         """Note that the enforcer is away; called once for each ``greeted``, unless the link was stopped."""
@@ -150,7 +153,7 @@ class _Connection(TwistedProtocol):
         self._decoder = resolver_decoder()
         self._descriptors: list[int] = []
         self._expected: Hello | None = None
-        self._early: list[SnapshotPublished | GrantAnswered] = []
+        self._early: list[SnapshotPublished | GrantAnswered | PodsEnforced] = []
         self._greeting: IDelayedCall | None = None
         self._is_up = False
         self._reason = "closed by the enforcer"
@@ -209,9 +212,11 @@ class _Connection(TwistedProtocol):
         for message in early:
             self._hand_on(message)
 
-    def _hand_on(self, message: SnapshotPublished | GrantAnswered) -> None:
+    def _hand_on(self, message: SnapshotPublished | GrantAnswered | PodsEnforced) -> None:
         if isinstance(message, SnapshotPublished):
             self._authority.world_published(message.world)
+        elif isinstance(message, PodsEnforced):
+            self._authority.pods_enforced(message.uids)
         else:
             self._authority.grants_answered(message)
 

@@ -169,6 +169,10 @@ class Resolver:
         """Hand the outcomes to whoever waits for them."""
         self._do(self._core.grants_answered(answer, self._reactor.seconds()))
 
+    def pods_enforced(self, uids: tuple[str, ...]) -> None:
+        """Know which pods policy is enforced on, for those that ask."""
+        self._core.pods_enforced(uids)
+
     def link_lost(self, reason: str) -> None:
         """The enforcer is away: the sockets stay, what needs a grant waits, nothing is answered unheld."""
         self._log.tell("authority.lost", "warning", reason=reason)

@@ -225,6 +225,12 @@ class EnforcementSettings(Section, frozen=True, kw_only=True):
 
     A pod may run for a second before it is known; until then it must not reach anything.
     """
+    pod_proof: Annotated[str, Key(Choice("require", "report"))] = "require"
+    """Whether the node calls itself enforcing while a pod's packets are not seen by its netfilter.
+
+    A pod is asked for a packet to the outside, which has to meet the rules. `report` says what is wrong
+    and does not count it, for networks that keep pods from answering.
+    """
     grace_s: Annotated[float, Key(Duration(0, 86400))] = field(default=60.0, name="grace")
     """How much longer than its answer's TTL a grant lasts.
 

@@ -34,6 +34,9 @@ class Service:
     def grants_answered(self, answer):
         self.told.append(("answer", answer.id))
 
+    def pods_enforced(self, uids):
+        self.told.append(("enforced", uids))
+
     def link_lost(self, reason):
         self.told.append(("lost", reason))
 
