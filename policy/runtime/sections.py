@@ -69,13 +69,33 @@ class Governed:
         return "{matchLabels: {" + inner + "}}"
 
 
+class KubernetesSettings(Section, frozen=True, kw_only=True):
+    """How the API server of a cluster is reached, where policy.source is kubernetes."""
+
+    kubeconfig: Annotated[str, Key(ABSOLUTE, default="the pod's service account")] = ""
+    """A kubeconfig file with a token, a token file or a client certificate.
+
+    For a node program outside a pod; inside one the service account is there already.
+    """
+    context: Annotated[str, Key(Text("a context's name", r"[^\x00-\x1f\x7f]+", 253), default="its current one")] = ""
+    """The context of kubeconfig.
+
+    A kubeconfig may know several clusters.
+    """
+    pod_namespace: Annotated[str, Key(NAMESPACE, restart=True, default="the service account's")] = ""
+    """The namespace that Nameward itself is installed in.
+
+    Its annotations say when Nameward is to remove its rules.
+    """
+
+
 class PolicySettings(Section, frozen=True, kw_only=True):
     """Where policies come from, whom they govern, and what no policy may exceed."""
 
     source: Annotated[str, Key(Choice("files", "kubernetes"), restart=True)] = "files"
     """Where policies, pods and services are read.
 
-    `kubernetes` is refused in this release.
+    `kubernetes` follows the cluster's API server: manifests is not read then.
     """
     manifests: Annotated[tuple[str, ...], Key(Items(ABSOLUTE, 1))] = ("/etc/nameward/manifests",)
     """Files and folders with FirewallPolicy, WebgroupPolicy, Namespace, Service, EndpointSlice and Pod
@@ -84,6 +104,7 @@ class PolicySettings(Section, frozen=True, kw_only=True):
     Read again when they change. A folder that vanishes, or a file that is half written, keeps what
     was last read.
     """
+    kubernetes: KubernetesSettings = KubernetesSettings()
     governed_namespaces: Annotated[GovernedNamespaces, Key(Governed())] = GovernedNamespaces()
     """The namespaces whose pods are contained: a list of names, or `{matchLabels: {KEY: VALUE}}`.
 

@@ -108,8 +108,8 @@ def _between(settings: Settings, *, from_file: bool) -> list[Problem]:
     def say(path: str, message: str, fix: str) -> None:
         found.append(Problem(path, message, fix))
 
-    if settings.policy.source == "kubernetes":
-        say("policy.source", "kubernetes is not in this release", "write files, and list policy.manifests")
+    if settings.policy.kubernetes.context and not settings.policy.kubernetes.kubeconfig:
+        say("policy.kubernetes.context", "has no kubeconfig beside it", "name the file, or remove it")
     if settings.state.redis is not None:
         found += _about_redis(settings.state.redis)
     if from_file and settings.policy.governed_namespaces == GovernedNamespaces():

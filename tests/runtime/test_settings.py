@@ -209,7 +209,11 @@ def test_a_mistake_is_named_with_path_and_fix(write, text: str, path: str, messa
 @pytest.mark.parametrize(
     ("text", "path", "message"),
     [
-        ("{source: kubernetes, governedNamespaces: [a]}", "policy.source", "not in this release"),
+        (
+            "{kubernetes: {context: a}, governedNamespaces: [a]}",
+            "policy.kubernetes.context",
+            "no kubeconfig beside it",
+        ),
         ("{source: file, governedNamespaces: [a]}", "policy.source", "one of files, kubernetes"),
         (
             "{manifests: [etc], governedNamespaces: [a]}",
