@@ -31,11 +31,11 @@ from policy.runtime.kinds import (
     Wrong,
     typed,
 )
+from policy.runtime.kubernetes_section import NAMESPACE, KubernetesSettings
 from policy.runtime.reader import Key
 from policy.runtime.state_section import ABSOLUTE, Section, StateSettings
 
 TYPES = ("A", "AAAA", "CNAME", "HTTPS", "SVCB", "SRV", "MX", "TXT", "NS", "SOA", "CAA", "PTR", "NAPTR")
-NAMESPACE = Text("a namespace's name", r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", 63)
 NAME = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
 
 
@@ -67,26 +67,6 @@ class Governed:
             return Items(NAMESPACE).show(value.names)
         inner = ", ".join(f'{key}: "{item}"' for key, item in value.match_labels.items())
         return "{matchLabels: {" + inner + "}}"
-
-
-class KubernetesSettings(Section, frozen=True, kw_only=True):
-    """How the API server of a cluster is reached, where policy.source is kubernetes."""
-
-    kubeconfig: Annotated[str, Key(ABSOLUTE, default="the pod's service account")] = ""
-    """A kubeconfig file with a token, a token file or a client certificate.
-
-    For a node program outside a pod; inside one the service account is there already.
-    """
-    context: Annotated[str, Key(Text("a context's name", r"[^\x00-\x1f\x7f]+", 253), default="its current one")] = ""
-    """The context of kubeconfig.
-
-    A kubeconfig may know several clusters.
-    """
-    pod_namespace: Annotated[str, Key(NAMESPACE, restart=True, default="the service account's")] = ""
-    """The namespace that Nameward itself is installed in.
-
-    Its annotations say when Nameward is to remove its rules.
-    """
 
 
 class PolicySettings(Section, frozen=True, kw_only=True):
