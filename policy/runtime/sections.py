@@ -85,6 +85,10 @@ class PolicySettings(Section, frozen=True, kw_only=True):
     was last read.
     """
     kubernetes: KubernetesSettings = KubernetesSettings()
+    """How the API server is reached, where source is `kubernetes`.
+
+    In a pod nothing has to be said: its service account says it.
+    """
     governed_namespaces: Annotated[GovernedNamespaces, Key(Governed())] = GovernedNamespaces()
     """The namespaces whose pods are contained: a list of names, or `{matchLabels: {KEY: VALUE}}`.
 
