@@ -10,26 +10,20 @@ from __future__ import annotations
 import errno
 import signal
 import socket
-import threading
 from typing import Final, NamedTuple
 
 from twisted.internet.error import CannotListenError
 
 from enforcer import web
 from enforcer.kube.access import Access, from_kubeconfig, in_cluster
-from enforcer.kube.answers import Json
-from enforcer.kube.client import Api, at
-from enforcer.kube.reflector import Reflector
-from enforcer.obot.bridge import Bridge, collection
+from enforcer.obot.bridge import Bridge
+from enforcer.obot.joining import join
 from enforcer.obot.numbers import BridgeMetrics
-from enforcer.obot.sides import Bell, ClusterSide, ObotSide, kept
 from enforcer.obot.translation import Shape
 from enforcer.records import LogRecords
 from policy.runtime.clock import MonotonicReactor, install_reactor, now
 
 EXIT_OK, EXIT_FAILED = 0, 1
-STORAGE_WATCH_S: Final = (50, 80)
-"""The storage sends no bookmarks: a silent watch ends, and a new LIST begins, before it seems dead."""
 _STOP_S: Final = 3.0
 _NO_IPV6: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
@@ -84,7 +78,7 @@ def _listen(reactor: MonotonicReactor, bridge: Bridge, where: tuple[str, int] | 
 
 
 class _Process:
-    """Two reflectors and the bridge between them, each in its thread; the loop only waits and serves."""
+    """The loop waits and serves; what is joined works in its threads."""
 
     def __init__(
         self, reactor: MonotonicReactor, options: Options, cluster: Access, records: LogRecords
@@ -93,36 +87,17 @@ class _Process:
         self._records = records
         self._options = options
         self._code = EXIT_OK
-        bell = Bell()
-        obot = ObotSide(bell, now, options.storage.token_file)
-        here = ClusterSide(bell)
-        api = Api(cluster, user_agent="nameward-bridge")
-        self._storage = Reflector(
-            Api(options.storage, user_agent="nameward-bridge", timeout_s=10.0),
-            sources_path(options.storage_namespace),
-            obot,
-            keep=_whole,
-            name="storage",
-            first_version=None,
-            watch_s=STORAGE_WATCH_S,
-            died=self._died,
-        )
-        self._policies = Reflector(
-            api, collection(options.shape.namespace), here, keep=kept, name="policies", died=self._died
-        )
-        self.bridge = Bridge(
-            api=api,
-            obot=obot,
-            cluster=here,
-            lister=self._storage,
-            bell=bell,
+        self._joined = join(
+            storage=options.storage,
+            storage_namespace=options.storage_namespace,
+            cluster=cluster,
             shape=options.shape,
             succeeded=options.succeeded,
             records=records,
             now=now,
+            died=self._died,
         )
-        self._is_ending = False
-        self._thread = threading.Thread(target=self._run_bridge, name="bridge", daemon=True)
+        self.bridge = self._joined.bridge
 
     def run(self) -> int:
         """Turn the loop until a signal or a failure; return the exit code."""
@@ -130,22 +105,10 @@ class _Process:
         signal.signal(signal.SIGINT, self._told_to_end)
         told = {"storage": self._options.storage.server, "namespace": self._options.shape.namespace}
         self._records.tell("bridge.started", fields=told)
-        for part in (self._policies, self._storage, self._thread):
-            part.start()
+        self._joined.start()
         self._reactor.run(installSignalHandlers=False)
-        self._is_ending = True
-        self.bridge.stop()
-        for reflector in (self._storage, self._policies):
-            reflector.stop(_STOP_S)
-        self._thread.join(_STOP_S)
+        self._joined.stop(_STOP_S)
         return self._code
-
-    def _run_bridge(self) -> None:
-        try:
-            self.bridge.run()
-        finally:
-            if not self._is_ending:
-                self._died()
 
     def _died(self) -> None:
         """End the process: a thread of ours ended by a mistake, and its traceback has been printed."""
@@ -154,12 +117,3 @@ class _Process:
 
     def _told_to_end(self, _number: int, _frame: object) -> None:
         self._reactor.callFromThread(self._reactor.stop)
-
-
-def sources_path(namespace: str) -> str:
-    """Return the path of Obot's policies; the odd plural is Obot's."""
-    return at("apis", "obot.obot.ai", "v1", "namespaces", namespace, "mcpnetworkpolicys")
-
-
-def _whole(item: Json) -> Json:
-    return item
