@@ -28,14 +28,14 @@ class Prober(Protocol):
 
 class _Remembered(msgspec.Struct, frozen=True):
     boot_id: str
-    supervisor: int
+    supervisor: str
     renews: bool
     owns: bool
 
 
 def capabilities(kernel: Prober, path: Path, boot_id: str) -> Capabilities:
     """Return what the kernel can do; ``KernelRejected`` if it cannot do the least."""
-    supervisor = os.getppid()
+    supervisor = _identity(os.getppid())
     try:
         known = msgspec.json.decode(path.read_bytes(), type=_Remembered)
     except (OSError, msgspec.MsgspecError):
@@ -47,3 +47,12 @@ def capabilities(kernel: Prober, path: Path, boot_id: str) -> Capabilities:
     able = kernel.probe()
     path.write_bytes(msgspec.json.encode(_Remembered(boot_id, supervisor, able.renews, able.owns)))
     return able
+
+
+def _identity(pid: int) -> str:
+    """Name a process by its number and its start (in ticks): in a container every supervisor is process 1."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
+    except OSError:
+        return str(pid)
+    return f"{pid} {fields[19]}"

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 _ANSWER_BYTES = 1 << 20
 _ASK_EVERY_S = 0.2
+_FOLLOW_EVERY_S = 1.0
 _ANSWER_WITHIN_S = 2.0
 
 
@@ -40,11 +41,13 @@ class Question:
     """One ``status`` request to the inspection socket, as far as it got.
 
     Call ``step`` when ``fileno`` is readable. It is over once ``done`` is true; then ``enforcing``
-    tells, and ``problems`` are the node's own words. A node that is not there yet is not enforcing.
+    tells (``answered``: somebody did), and ``problems`` are the node's own words. A node that is not there
+    yet is not enforcing.
     """
 
     def __init__(self, path: str) -> None:
         self.done = False
+        self.answered = False
         self.enforcing = False
         self.problems: tuple[str, ...] = ()
         self._read = b""
@@ -80,6 +83,7 @@ class Question:
             except (ValueError, AttributeError):
                 return
             if isinstance(row, dict) and "enforcing" in row:
+                self.answered = True
                 self.enforcing = row["enforcing"] is True
                 self.problems = tuple(str(problem) for problem in row.get("problems", ()))
 
@@ -90,13 +94,23 @@ class Question:
 
 
 class Readiness:
-    """Asks until the answer is yes, then tells the service manager; registers in ``selector``."""
+    """Asks until the answer is yes, then tells the service manager; registers in ``selector``.
 
-    def __init__(self, path: str, selector: selectors.BaseSelector, notifier: Notifier) -> None:
+    ``follows``: goes on asking, every second, and keeps the last answer.
+    """
+
+    def __init__(
+        self, path: str, selector: selectors.BaseSelector, notifier: Notifier, *, follows: bool = False
+    ) -> None:
         self._path, self._selector, self._notifier = path, selector, notifier
+        self._follows = follows
         self._question: Question | None = None
+        self._is_concluded = False
         self.due_at: float | None = 0.0
         """When to call ``ask`` again; None once it is over."""
+        self.said_at = float("-inf")
+        self.enforcing = False
+        self.problems: tuple[str, ...] = ()
 
     def ask(self, now: float) -> None:
         """Put the question anew if it is due; one without an answer is given up."""
@@ -108,7 +122,7 @@ class Readiness:
             self.due_at = now + _ASK_EVERY_S
             return
         self._question, self.due_at = question, now + _ANSWER_WITHIN_S
-        self._selector.register(question, selectors.EVENT_READ)
+        self._selector.register(question, selectors.EVENT_READ, self.heard)
 
     def heard(self, now: float) -> None:
         """Take what the question's descriptor has."""
@@ -119,22 +133,33 @@ class Readiness:
         question.step()
         if not question.done:
             return
-        self._question, self.due_at = None, now + _ASK_EVERY_S
+        self._question = None
         self._selector.unregister(number)
-        if question.enforcing:
+        self.due_at = now + (_FOLLOW_EVERY_S if question.enforcing else _ASK_EVERY_S)
+        if question.answered:
+            self.said_at, self.enforcing, self.problems = now, question.enforcing, question.problems
+        if question.enforcing and not self._is_concluded:
             self.conclude()
-        elif question.problems:
+        elif question.problems and not self._is_concluded:
             self._notifier.send(f"STATUS=not enforcing: {question.problems[0]:.200}")
 
     def conclude(self) -> None:
-        """Say that the service is ready, and ask no more."""
-        self.due_at = None
+        """Say that the service is ready, and ask no more unless it follows."""
+        self._is_concluded = True
+        if not self._follows:
+            self.due_at = None
         self._notifier.send("READY=1", "STATUS=enforcing")
 
+    def begin(self, now: float) -> None:
+        """Ask from now on: there is an enforcer of ours to ask."""
+        if self._follows or not self._is_concluded:
+            self.due_at = now
+
     def stop(self) -> None:
-        """Ask no more."""
+        """Ask no more, and believe nothing that was said."""
         self._drop()
         self.due_at = None
+        self.said_at, self.enforcing, self.problems = float("-inf"), False, ()
 
     def _drop(self) -> None:
         if self._question is not None:

@@ -6,14 +6,11 @@ that the output fence (``ruleset``, chain ``resolver``) holds whoever uses it.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import ipaddress
 import os
 import socket
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 
 RECEIVE_BYTES = 8 << 20
 """Receive buffer: what arrives while the resolver restarts (0.2 s) waits here."""
@@ -29,20 +26,25 @@ class SocketRefused(OSError):
     """A socket that pods need could not be opened: which one, and why."""
 
 
-def open_dns_sockets(port: int, resolver_uid: int) -> dict[str, socket.socket]:
+Opened = Mapping[str, socket.socket]
+
+
+def open_dns_sockets(port: int, resolver_uid: int, given: Opened | None = None) -> dict[str, socket.socket]:
     """Open the captured sockets on ``port``: ``udp4``, ``udp6``, ``tcp4``, ``tcp6``.
 
     They accept packets for any address (IP_TRANSPARENT) and say which (PKTINFO; TCP: getsockname).
-    Where the host has no IPv6, only the IPv4 ones. SocketRefused names what failed.
+    Where the host has no IPv6, only the IPv4 ones. What ``given`` has already (from the one before
+    us, with what waits in it) is not opened again. SocketRefused names what failed.
     """
     opened: dict[str, socket.socket] = {}
     try:
         for name in ("udp4", "udp6", "tcp4", "tcp6"):
             family = socket.AF_INET if name[3] == "4" else socket.AF_INET6
             kind = socket.SOCK_DGRAM if name.startswith("udp") else socket.SOCK_STREAM
+            address = ("0.0.0.0" if name[3] == "4" else "::", port)
             try:
-                opened[name] = _open(
-                    family, kind, ("0.0.0.0" if name[3] == "4" else "::", port), resolver_uid
+                opened[name] = _taken(name, address, given, resolver_uid) or _open(
+                    family, kind, address, resolver_uid
                 )
             except OSError as refused:
                 if family == socket.AF_INET6 and refused.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
@@ -56,10 +58,12 @@ def open_dns_sockets(port: int, resolver_uid: int) -> dict[str, socket.socket]:
     return opened
 
 
-def open_listen_sockets(endpoints: Iterable[tuple[str, int]], resolver_uid: int) -> dict[str, socket.socket]:
+def open_listen_sockets(
+    endpoints: Iterable[tuple[str, int]], resolver_uid: int, given: Opened | None = None
+) -> dict[str, socket.socket]:
     """Open ``dns.listen``: (address, port) each as ``listen:udp:ADDRESS:PORT`` and ``listen:tcp:…``.
 
-    Addresses that the node does not have yet are bound all the same (FREEBIND).
+    Addresses that the node does not have yet are bound all the same (FREEBIND). ``given`` as above.
     """
     opened: dict[str, socket.socket] = {}
     try:
@@ -68,7 +72,9 @@ def open_listen_sockets(endpoints: Iterable[tuple[str, int]], resolver_uid: int)
             for name, kind in (("udp", socket.SOCK_DGRAM), ("tcp", socket.SOCK_STREAM)):
                 key = f"listen:{name}:{address}:{port}"
                 try:
-                    opened[key] = _open(family, kind, (address, port), resolver_uid, transparent=False)
+                    opened[key] = _taken(key, (address, port), given, resolver_uid) or _open(
+                        family, kind, (address, port), resolver_uid, transparent=False
+                    )
                 except OSError as refused:
                     raise SocketRefused(
                         refused.errno, f"{key}: {os.strerror(refused.errno or 0)}"
@@ -79,12 +85,21 @@ def open_listen_sockets(endpoints: Iterable[tuple[str, int]], resolver_uid: int)
     return opened
 
 
+def _taken(name: str, address: tuple[str, int], given: Opened | None, uid: int) -> socket.socket | None:
+    """Return the socket that was given by that name, if it is bound where this one has to be."""
+    found = (given or {}).get(name)
+    if found is None or found.getsockname()[1] != address[1]:
+        return None
+    os.fchown(found.fileno(), uid, -1)
+    return found
+
+
 def _open(
     family: int, kind: int, address: tuple[str, int], resolver_uid: int, *, transparent: bool = True
 ) -> socket.socket:
-    with _as_filesystem_user(resolver_uid):
-        made = socket.socket(family, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    made = socket.socket(family, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
+        os.fchown(made.fileno(), resolver_uid, -1)  # `meta skuid` is the owner (Linux 4.10)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             made.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT if transparent else _IPV6_FREEBIND, 1)
@@ -106,23 +121,6 @@ def _open(
     return made
 
 
-@contextmanager
-def _as_filesystem_user(uid: int) -> Iterator[None]:
-    """``meta skuid`` is the fsuid at ``socket()``; nothing else of the process changes. Main thread only:
-    setfsuid is per thread, and a reactor's other threads must not open files meanwhile as somebody else.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("DNS sockets are opened before threads start")
-    libc = ctypes.CDLL(None)
-    before = libc.setfsuid(uid)
-    try:
-        if libc.setfsuid(-1) != uid:
-            raise PermissionError(errno.EPERM, f"cannot open sockets as uid {uid}")
-        yield
-    finally:
-        libc.setfsuid(before)
-
-
-def _close(opened: dict[str, socket.socket]) -> None:
+def _close(opened: Opened) -> None:
     for made in opened.values():
         made.close()

@@ -1,8 +1,8 @@
 """One supervised process: how it is forked, what it may keep, when it comes back.
 
 Owns the border between the supervisor and its workers. Invariant: a worker keeps exactly the
-descriptors it is given (the resolver: standard streams and the life line), and ends when its
-supervisor is gone. Standard library only.
+descriptors it is given (the resolver: standard streams, the life line and its pulse), and ends when
+its supervisor is gone. Standard library only.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ LONG_LIFE_S = 2.0
 """A worker that lived so long did not die of its start."""
 _FREE_DEATHS = 3
 _LONGEST_PAUSE_S = 5.0
+PULSE = "pulse"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
@@ -43,7 +44,8 @@ RESOLVER = Worker("resolver", "resolver.service", authority=False)
 
 
 class Given(NamedTuple):
-    """What the supervisor holds at the fork. ``life_line`` is a pipe's (read end, write end)."""
+    """What the supervisor holds at the fork. ``life_line`` is a pipe's (read end, write end); ``lock`` is
+    -1 where none is needed."""
 
     config_path: str
     sockets: Mapping[str, socket.socket]
@@ -69,8 +71,13 @@ def preload(workers: Iterable[Worker]) -> None:
     gc.freeze()  # keeps the pages of what was loaded shared with every fork
 
 
-def start(worker: Worker, given: Given, forget: Callable[[], None]) -> int:
-    """Fork the worker and return its pid. ``forget`` closes what only the supervisor may use."""
+def start(
+    worker: Worker, given: Given, forget: Callable[[], None], pulse: socket.socket | None = None
+) -> int:
+    """Fork the worker and return its pid. ``forget`` closes what only the supervisor may use.
+
+    ``pulse`` is the worker's end of a socket by which its supervisor asks how it is.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
@@ -78,13 +85,15 @@ def start(worker: Worker, given: Given, forget: Callable[[], None]) -> int:
     try:
         pid = os.fork()
         if pid == 0:
-            _become(worker, given, forget, parent)
+            _become(worker, given, forget, parent, pulse)
         return pid
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
-def _become(worker: Worker, given: Given, forget: Callable[[], None], parent: int) -> None:
+def _become(
+    worker: Worker, given: Given, forget: Callable[[], None], parent: int, pulse: socket.socket | None
+) -> None:
     """Never returns."""
     code = 1
     try:
@@ -100,6 +109,9 @@ def _become(worker: Worker, given: Given, forget: Callable[[], None], parent: in
             for unwanted in sockets.values():
                 unwanted.close()
             sockets = {}
+        if pulse is not None:
+            sockets[PULSE] = pulse
+            keep.add(pulse.fileno())
         _close_all_but(keep)
         _end_with_supervisor(given.life_line[0], parent)
         with contextlib.suppress(OSError):

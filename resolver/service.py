@@ -11,6 +11,7 @@ import gc
 import importlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError
@@ -32,6 +33,7 @@ from policy.runtime.settings import SettingsError, load_settings, restart_needed
 from resolver.core_settings import QUERY_TYPES
 from resolver.log import Log, StderrLog
 from resolver.privileges import PrivilegesKept, drop
+from resolver.pulse import Pulse
 from resolver.wiring import Resolver
 
 _GC_THRESHOLDS = (50_000, 20, 100)
@@ -54,10 +56,9 @@ def preload() -> None:
 def run(config_path: str | None, inherited: Mapping[str, object] | None = None) -> int:
     """Run the resolver until SIGTERM; return the exit code (0, 1 a failure, 2 the configuration).
 
-    ``inherited`` is what a supervisor passes to every kind of worker; the resolver's sockets come
-    from its authority, and it wants none.
+    ``inherited`` is what a supervisor passes to every kind of worker; of it the resolver wants the
+    socket by which it is asked how it is. Its DNS sockets come from its authority.
     """
-    del inherited
     try:
         settings = load_settings(config_path, os.environ)
         account = resolver_account(settings.dns.user)
@@ -72,7 +73,11 @@ def run(config_path: str | None, inherited: Mapping[str, object] | None = None) 
         return EXIT_FAILED
     gc.set_threshold(*_GC_THRESHOLDS)
     log.tell("resolver.started", seccomp=is_filtered, uid=os.getuid())
-    return _Process(install_reactor(), config_path, settings, log).run()
+    process = _Process(install_reactor(), config_path, settings, log)
+    asked = (inherited or {}).get("pulse")
+    if isinstance(asked, socket.socket):
+        process.answer(asked)
+    return process.run()
 
 
 class _Process:
@@ -91,6 +96,10 @@ class _Process:
             [cast(ILogObserver, self._twisted_said)], discardBuffer=True, redirectStandardIO=False
         )
         self._resolver = Resolver(reactor, settings, _version(), log, self._broken)
+
+    def answer(self, asked: socket.socket) -> None:
+        """Tell the supervisor how this resolver is, whenever it asks."""
+        self._reactor.addReader(Pulse(asked, self._resolver.why_not_ready))
 
     def run(self) -> int:
         """Return the exit code when all is over."""

@@ -89,6 +89,7 @@ class Resolver:
         self._core = Core(core_settings(settings))
         self._recording = Recording()
         self._has_rejected = False
+        self._has_world = False
         groups = upstream_groups(settings)
         self._forwarding = Forwarding(groups, KernelBits())
         self._upstreams = UpstreamIO(
@@ -124,6 +125,12 @@ class Resolver:
         self._upstreams.use(groups)
         self._streams.max_per_client = settings.limits.tcp_connections_per_pod
         self._do(self._core.settings_changed(core_settings(settings), self._reactor.seconds()))
+
+    def why_not_ready(self) -> str:
+        """Say what is missing to answer pods' lookups; "" for nothing."""
+        if not self._link.is_up:
+            return "the enforcer does not answer (is it running, with the same runtimeDir?)"
+        return "" if self._has_world else "no policy was loaded yet"
 
     def settings_rejected(self) -> None:
         """Report that the settings as they are on disk now were refused."""
@@ -161,6 +168,7 @@ class Resolver:
 
     def world_published(self, world: World) -> None:
         """Decide by this world from now on."""
+        self._has_world = True
         snapshot = compile_snapshot(world)
         self._log.tell("snapshot.loaded", generation=world.generation, problems=snapshot.problems)
         self._do(self._core.snapshot_published(snapshot, self._reactor.seconds()))

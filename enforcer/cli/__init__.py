@@ -26,6 +26,8 @@ _MODULES = {
     "grants": "grants",
     "inventory": "inventory",
     "status": "status",
+    "gate": "gate",
+    "health": "health",
 }
 
 

@@ -7,8 +7,10 @@ kernel's Python bindings. The loop is ``enforcer.supervisor``'s.
 from __future__ import annotations
 
 import os
+import signal
 import socket
-from collections.abc import Mapping
+import sys
+from typing import Any
 
 import click
 
@@ -16,6 +18,7 @@ from enforcer.cli.options import CommandFailure, UsageFailure, config_option, da
 from enforcer.ruleset import Layout
 from enforcer.sockets import SocketRefused, open_dns_sockets, open_listen_sockets
 from enforcer.supervisor import Node, Supervisor, SupervisorError
+from enforcer.tenure import Sockets
 from enforcer.workers import ENFORCER, RESOLVER, Worker, preload
 from policy.runtime.account import AccountError, resolver_account
 from policy.runtime.kinds import parse_listen
@@ -24,31 +27,50 @@ from policy.runtime.settings import Settings
 _PACKAGE_OF = {"nftables": "python3-nftables", "seccomp": "python3-seccomp"}
 
 
+_health_option = click.option(
+    "--health",
+    metavar="PATH",
+    default="",
+    help="Answer `nameward health` at this path.",
+)
+_take_over_option = click.option(
+    "--take-over",
+    is_flag=True,
+    help="Take the rules over from another Nameward of this node, and leave them to the next one.",
+)
+
+
 @click.command()
 @config_option
+@_health_option
+@_take_over_option
 @click.pass_context
-def node(ctx: click.Context, config: str | None) -> None:
+def node(ctx: click.Context, config: str | None, health: str, take_over: bool) -> None:
     """Run enforcer and resolver of this host, supervised; the resolver has no privileges."""
-    ctx.exit(_run(config, (RESOLVER, ENFORCER)))
+    ctx.exit(_run(config, (RESOLVER, ENFORCER), health, takes_over=take_over))
 
 
 @click.command()
 @config_option
+@_health_option
+@_take_over_option
 @click.pass_context
-def enforcer(ctx: click.Context, config: str | None) -> None:
+def enforcer(ctx: click.Context, config: str | None, health: str, take_over: bool) -> None:
     """Run the enforcer alone; a resolver joins it through runtimeDir."""
-    ctx.exit(_run(config, (ENFORCER,)))
+    ctx.exit(_run(config, (ENFORCER,), health, takes_over=take_over))
 
 
 @click.command()
 @config_option
+@_health_option
 @click.pass_context
-def resolver(ctx: click.Context, config: str | None) -> None:
+def resolver(ctx: click.Context, config: str | None, health: str) -> None:
     """Run the resolver alone; it gets its sockets from the enforcer through runtimeDir."""
-    ctx.exit(_run(config, (RESOLVER,)))
+    ctx.exit(_run(config, (RESOLVER,), health, takes_over=False))
 
 
-def _run(config: str | None, workers: tuple[Worker, ...]) -> int:
+def _run(config: str | None, workers: tuple[Worker, ...], health: str, *, takes_over: bool) -> int:
+    signal.signal(signal.SIGTERM, _ended_early)  # a container's first process ignores it otherwise
     path, settings = daemon_settings(config)
     is_authority = any(worker.authority for worker in workers)
     if is_authority and os.geteuid() != 0:
@@ -61,21 +83,38 @@ def _run(config: str | None, workers: tuple[Worker, ...]) -> int:
         package = _PACKAGE_OF[error.name]
         how = f"apt-get install {package}, and a virtual environment with --system-site-packages"
         raise UsageFailure(f"Python cannot import {error.name}; {how}") from None
-    at = Node(settings.node, path, settings.runtime_dir, settings.log.format == "json")
+    at = Node(
+        settings.node,
+        path,
+        settings.runtime_dir,
+        settings.log.format == "json",
+        health=health,
+        takes_over=takes_over,
+    )
     try:
-        return Supervisor(at, workers, os.environ).run(lambda: _sockets(settings) if is_authority else {})
+        return Supervisor(at, workers, os.environ).run(lambda given: _sockets(settings, given))
     except SupervisorError as error:
         raise CommandFailure(str(error)) from None
 
 
-def _sockets(settings: Settings) -> Mapping[str, socket.socket]:
-    """Open what pods and other clients ask, as the resolver's user (for the kernel's fence around it)."""
+def _ended_early(_number: int, _frame: Any) -> None:
+    sys.exit(0)
+
+
+def _sockets(settings: Settings, given: Sockets) -> dict[str, socket.socket]:
+    """Open what pods and other clients ask, as the resolver's user (for the kernel's fence around it).
+
+    ``given`` by the one before us is kept, or closed if these settings have no use for it.
+    """
     try:
-        account = resolver_account(settings.dns.user)
-        sockets = open_dns_sockets(Layout().dns_port, account.uid) if settings.dns.capture else {}
-        listening = open_listen_sockets([parse_listen(text) for text in settings.dns.listen], account.uid)
+        uid = resolver_account(settings.dns.user).uid
+        opened = open_dns_sockets(Layout().dns_port, uid, given) if settings.dns.capture else {}
+        opened |= open_listen_sockets([parse_listen(text) for text in settings.dns.listen], uid, given)
     except AccountError as error:
         raise UsageFailure(str(error)) from None
     except SocketRefused as error:
         raise CommandFailure(f"{error.strerror}; is another program there? (ss -lunpt)") from None
-    return {**sockets, **listening}
+    for name, unused in given.items():
+        if opened.get(name) is not unused:
+            unused.close()
+    return opened

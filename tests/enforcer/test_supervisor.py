@@ -58,7 +58,7 @@ from enforcer.supervisor import Node, Supervisor, SupervisorError
 from enforcer.workers import Worker, preload
 workers = [Worker("enforcer", "fake_enforcer", True), Worker("resolver", "fake_resolver", False)]
 preload(workers)
-def sockets():
+def sockets(given):
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.bind(("127.0.0.1", 0))
     print(udp.getsockname()[1], flush=True)
