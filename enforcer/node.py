@@ -103,6 +103,7 @@ class Node:
         self.refusals = Refusals(ledger, blocked, records, lambda: reconciler.snapshot, now)
         self.metrics = Metrics(self._numbers)
         self.repairs: Callable[[], int] = lambda: 0
+        self.source_counts: Callable[[], Mapping[Series, float]] = dict
         self.shared: Shared = Alone()
         self.doubts: tuple[str, ...] = ("nothing was loaded yet",)
         """What keeps the node from enforcing, by the last self-check."""
@@ -127,9 +128,10 @@ class Node:
 
     def source_seen(self, seen: Seen) -> None:
         """Take what the source knows now."""
+        told = frozenset(self._seen.loaded.findings) if self._seen is not None else frozenset()
         self._seen = seen
         for finding in seen.loaded.findings:
-            if finding.severity == "error":
+            if finding.severity == "error" and finding not in told:
                 self._records.tell("policy.rejected", "warning", reason=_sentence(finding))
         self.renew()
 
@@ -301,6 +303,7 @@ class Node:
             ("nameward_redis_up", ()): self.shared.state == "up",
             ("nameward_break_glass_namespaces", ()): len(self.openings.open),
             **self.shared.counts,
+            **self.source_counts(),
         }
         for outcome, count in self._authority.outcomes.items():
             numbers["nameward_grants_total", (outcome,)] = count
@@ -315,5 +318,6 @@ def _number(said: float) -> float:
 
 
 def _sentence(finding: Finding) -> str:
-    place = f"{finding.file} document {finding.document} {finding.pointer}".rstrip()
+    document = f" document {finding.document}" if finding.document else ""  # an object of the API has none
+    place = f"{finding.file}{document} {finding.pointer}".rstrip()
     return f"{place}: {finding.message}" + (f"; {finding.fix}" if finding.fix else "")

@@ -18,6 +18,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogBeginner
 from twisted.python.failure import Failure
 
 from enforcer.kernel import KernelRejected
+from enforcer.kube.access import AccessError
 from enforcer.records import LogRecords
 from enforcer.wiring import Wiring
 from policy.runtime.account import AccountError, resolver_account
@@ -56,6 +57,9 @@ def run(config_path: str, sockets: Mapping[str, socket.socket]) -> int:
             failed=process.failed,
         )
         process.wiring.start()
+    except AccessError as error:
+        records.tell("enforcer.cannot_start", "error", reason=str(error))
+        return EXIT_FAILED
     except (KernelRejected, OSError) as error:
         records.tell("enforcer.cannot_start", "error", reason=f"{error}; root and nf_tables are needed")
         return EXIT_FAILED

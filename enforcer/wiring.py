@@ -30,6 +30,7 @@ from enforcer.inspection import Inspection
 from enforcer.installation import Installation
 from enforcer.journal import Answer, Journal, replay
 from enforcer.kernel import Kernel
+from enforcer.kube.access import AccessError
 from enforcer.layout import Layout
 from enforcer.ledger import MemoryLedger
 from enforcer.node import Node
@@ -43,7 +44,8 @@ from enforcer.sharing.nodes.remote import TICK_S
 from enforcer.sharing.publishing.ledger import RedisLedger
 from enforcer.sharing.publishing.outbox import Outbox
 from enforcer.sharing.service import Here, Sharing
-from enforcer.sources.files import FilesSource
+from enforcer.sources import Source
+from enforcer.sources.opening import is_same_place, open_source
 from enforcer.watch import Watch, every
 from enforcer.way import rewrite_to, way_of_dns
 from enforcer.worlds import layout_of, listen_endpoints, upstream_endpoints
@@ -188,7 +190,8 @@ class Wiring:
             version=_version(),
             turn_done=self._turn_done,
         )
-        self.source = self._files(settings)
+        self.source = self._source(settings)
+        self.node.source_counts = lambda: self.source.counts
         self._share(settings)
 
     def _share(self, settings: Settings) -> None:
@@ -216,11 +219,9 @@ class Wiring:
         self.hub.elsewhere = self.sharing.remote
         self.node.shared = self.sharing
 
-    def _files(self, settings: Settings) -> FilesSource:
-        policy = settings.policy
-        return FilesSource(
-            self._reactor, self._threads, policy.manifests, policy.governed_namespaces, self._failed
-        )
+    def _source(self, settings: Settings) -> Source:
+        boot_id = self.reconciler.fixed.boot_id
+        return open_source(self._reactor, self._threads, settings, boot_id, _version(), self._failed)
 
     def _layout(self) -> Layout:
         by = self._way.capture_by
@@ -285,14 +286,23 @@ class Wiring:
         self.reconciler.on_revoke = cast("OnRevoke", settings.enforcement.on_revoke)
         self.reconciler.fixed = _fixed(settings, self.reconciler.fixed.boot_id)
         self._lay_out()
-        if settings.policy != old.policy:
-            self.source.stop()
-            self.source = self._files(settings)
-            self.source.start(self.node.source_seen)
-        else:
+        if is_same_place(settings, old):
             self.source.look()
+        else:
+            self._change_source(settings)
         self.node.renew()
         self.reconciler.host_changed()
+
+    def _change_source(self, settings: Settings) -> None:
+        """Follow another source; one that cannot be opened leaves the old one."""
+        try:
+            source = self._source(settings)
+        except AccessError as error:
+            self.node.configuration_problems += (f"policy.kubernetes is not reloaded: {error}",)
+            return
+        self.source.stop()
+        self.source = source
+        self.source.start(self.node.source_seen)
 
     def _lay_out(self) -> None:
         """Bring what the structure depends on into force, if it has changed."""

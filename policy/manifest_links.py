@@ -72,7 +72,8 @@ def _content(value: Value) -> Value:
 
 
 def _where(entry: Entry) -> str:
-    return f"{entry.file} document {entry.document}{entry.pointer}"
+    document = f" document {entry.document}" if entry.document else ""
+    return f"{entry.file}{document}{entry.pointer}"
 
 
 def _finding(entry: Entry, pointer: str, severity: Severity, message: str, fix: str) -> Finding:

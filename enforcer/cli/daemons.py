@@ -16,6 +16,7 @@ import click
 
 from enforcer.cli.options import CommandFailure, UsageFailure, config_option, daemon_settings
 from enforcer.ruleset import Layout
+from enforcer.sources.opening import preload as preload_source
 from enforcer.sockets import SocketRefused, open_dns_sockets, open_listen_sockets
 from enforcer.supervisor import Node, Supervisor, SupervisorError
 from enforcer.tenure import Sockets
@@ -76,6 +77,8 @@ def _run(config: str | None, workers: tuple[Worker, ...], health: str, *, takes_
     if is_authority and os.geteuid() != 0:
         raise UsageFailure("the enforcer writes the kernel's rules: run this as root")
     try:
+        if is_authority:
+            preload_source(settings)
         preload(workers)
     except ModuleNotFoundError as error:
         if error.name not in _PACKAGE_OF:

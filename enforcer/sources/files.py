@@ -8,7 +8,7 @@ happens in a thread. Invariant: one look and one parse at a time, and the last c
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from twisted.internet import inotify
 from twisted.internet.epollreactor import EPollReactor
@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
 from twisted.python.threadpool import ThreadPool
 
+from enforcer.metrics import Series
 from enforcer.sources import Seen
 from enforcer.sources.tree import SETTLE_S, Tree
 from policy.manifest import Governed, assemble
@@ -79,6 +80,11 @@ class FilesSource:
         if self._watch is not None:
             self._watch.loseConnection()
             self._watch = None
+
+    @property
+    def counts(self) -> Mapping[Series, float]:
+        """See ``Source``: files have none."""
+        return {}
 
     def _begin(self) -> None:
         self._is_looking, self._look_again = True, False

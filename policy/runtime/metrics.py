@@ -78,6 +78,14 @@ ENFORCER_METRICS: dict[str, Metric] = {
             (),
             "Time from a change's detection to its enforcement.",
         ),
+        Metric(
+            "nameward_source_stale_seconds",
+            "gauge",
+            (),
+            "For how long the API server has not been heard completely; 0 while it is.",
+        ),
+        Metric("nameward_source_requests_total", "counter", (), "Requests to the API server, watches included."),
+        Metric("nameward_source_failures_total", "counter", (), "Requests to the API server that failed."),
         Metric("nameward_revoked_flows_total", "counter", (), "Flows whose permit was taken away."),
         Metric(
             "nameward_break_glass_namespaces", "gauge", (), "Namespaces that are open by break-glass now."

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from policy.runtime import sections, state_section
+from policy.runtime import kubernetes_section, sections, state_section
 from policy.runtime.reader import Field, fields, variable
 from policy.runtime.sections import SHARED_KEYS, Settings
 
@@ -36,7 +36,7 @@ This page is generated from the settings themselves (`make docs`).
 """
 
 
-_MODULES = (sections, state_section)
+_MODULES = (sections, kubernetes_section, state_section)
 
 
 def page() -> str:
