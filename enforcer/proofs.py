@@ -40,7 +40,7 @@ _WORST: tuple[State, ...] = ("past", "untracked", "silent", "pending", "proved",
 
 
 class Seen(NamedTuple):
-    """What the kernel remembers: seconds since a packet of the address was met, and since one was untracked."""
+    """What the kernel remembers: seconds since it met a packet of an address, and since one untracked."""
 
     met: Mapping[bytes, float]
     untracked: Mapping[bytes, float]
@@ -159,7 +159,7 @@ class Proofs:
 
 
 class Findings(NamedTuple):
-    """What follows: uids of the pods that are proved; what keeps the node from enforcing; what else to say."""
+    """What follows: uids of the proved pods; what keeps the node from enforcing; what else is to be said."""
 
     proved: frozenset[str] = frozenset()
     doubts: tuple[str, ...] = ()
@@ -185,15 +185,15 @@ def findings(
         on = sorted({each for identity in past for each in filters.get(identity.interface, ())})
         by = f" ({', '.join(on[:NAMED])})" if on else ""
         doubts.append(
-            f"packets of {_named(past)} do not meet this node's forward hook, so nothing is enforced on them:"
-            f" eBPF host routing or a filter of tc{by} takes them past it, or a network policy keeps them from"
-            " answering; docs/compatibility.md says what to set"
+            f"packets of {_named(past)} do not meet this node's forward hook, so nothing is enforced on"
+            f" them: eBPF host routing or a filter of tc{by} takes them past it, or a network policy keeps"
+            " them from answering; docs/compatibility.md says what to set"
         )
     if loose := by_state.get("untracked"):
         chains = ", ".join(untracked_by) or "a rule that nf_tables does not list (iptables-legacy, eBPF)"
         doubts.append(
-            f"packets of {_named(loose)} come without connection tracking, by {chains}: answers cannot be told"
-            " from what is sent, and are dropped; narrow that NOTRACK to what is no pod's"
+            f"packets of {_named(loose)} come without connection tracking, by {chains}: answers cannot be"
+            " told from what is sent, and are dropped; narrow that NOTRACK to what is no pod's"
         )
     if silent := by_state.get("silent"):
         said = f"whether packets of {_named(silent)} meet this node's netfilter is not known: nothing answers"

@@ -7,6 +7,7 @@ answers or does not, no rule changes by it: only what is said of the node and of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Literal, Protocol
 
 from enforcer.doors import KernelDoor
@@ -134,7 +135,8 @@ class Proving:
     @property
     def problems(self) -> tuple[str, ...]:
         """What is said beside."""
-        return self.findings.problems if self.is_required else (*self.findings.doubts, *self.findings.problems)
+        found = self.findings
+        return found.problems if self.is_required else (*found.doubts, *found.problems)
 
     def _look(self, now: float) -> None:
         try:
@@ -154,15 +156,11 @@ class Proving:
         asked = self._proofs.asked(source, now)
         if source in self._controls:
             self._controls.pop(source).close()
-        try:
+        with suppress(OSError):  # others' rules forbid it, the pod is just going: what is seen counts
             self._asking.ask(source, by="tcp" if asked % 2 else "udp")
-        except OSError:
-            pass  # a rule of others forbids it, or the pod is just going: what counts is what is seen
         if asked >= CONTROL_FROM:
-            try:
+            with suppress(OSError):
                 self._controls[source] = self._asking.control(source)
-            except OSError:
-                return
 
     def _conclude(self, now: float) -> None:
         pods = self._proofs.pods(now)

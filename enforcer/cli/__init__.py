@@ -27,6 +27,7 @@ _MODULES = {
     "inventory": "inventory",
     "status": "status",
     "gate": "gate",
+    "gate": "gate",
     "health": "health",
 }
 
