@@ -220,8 +220,14 @@ class Wiring:
         self.node.shared = self.sharing
 
     def _source(self, settings: Settings) -> Source:
-        boot_id = self.reconciler.fixed.boot_id
-        return open_source(self._reactor, self._threads, settings, boot_id, _version(), self._failed)
+        return open_source(
+            self._reactor,
+            self._threads,
+            settings,
+            boot_id=self.reconciler.fixed.boot_id,
+            version=_version(),
+            failed=self._failed,
+        )
 
     def _layout(self) -> Layout:
         by = self._way.capture_by

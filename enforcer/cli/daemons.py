@@ -16,8 +16,8 @@ import click
 
 from enforcer.cli.options import CommandFailure, UsageFailure, config_option, daemon_settings
 from enforcer.ruleset import Layout
-from enforcer.sources.opening import preload as preload_source
 from enforcer.sockets import SocketRefused, open_dns_sockets, open_listen_sockets
+from enforcer.sources.opening import preload as preload_source
 from enforcer.supervisor import Node, Supervisor, SupervisorError
 from enforcer.tenure import Sockets
 from enforcer.workers import ENFORCER, RESOLVER, Worker, preload

@@ -84,7 +84,7 @@ ENFORCER_METRICS: dict[str, Metric] = {
             (),
             "For how long the API server has not been heard completely; 0 while it is.",
         ),
-        Metric("nameward_source_requests_total", "counter", (), "Requests to the API server, watches included."),
+        Metric("nameward_source_requests_total", "counter", (), "Requests to the API server, with watches."),
         Metric("nameward_source_failures_total", "counter", (), "Requests to the API server that failed."),
         Metric("nameward_revoked_flows_total", "counter", (), "Flows whose permit was taken away."),
         Metric(
