@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,6 +49,7 @@ from enforcer.way import rewrite_to, way_of_dns
 from enforcer.worlds import layout_of, listen_endpoints, upstream_endpoints
 from policy.runtime.clock import MonotonicReactor, now
 from policy.runtime.kinds import parse_listen
+from policy.runtime.release import release
 from policy.runtime.resolvconf import host_upstreams
 from policy.runtime.settings import Settings
 from policy.snapshot import Snapshot
@@ -123,7 +122,7 @@ class Wiring:
         )
         self.node = Node(
             settings=settings,
-            version=_version(),
+            version=release(),
             ledger=self.ledger,
             blocked=self._blocked,
             authority=self.authority,
@@ -187,7 +186,7 @@ class Wiring:
             records=self._records,
             uids=frozenset((self._uid,)),
             sockets=self._sockets,
-            version=_version(),
+            version=release(),
             turn_done=self._turn_done,
         )
         self.source = self._source(settings)
@@ -225,7 +224,7 @@ class Wiring:
             self._threads,
             settings,
             boot_id=self.reconciler.fixed.boot_id,
-            version=_version(),
+            version=release(),
             failed=self._failed,
         )
 
@@ -374,13 +373,6 @@ def _limits(settings: Settings) -> GrantLimits:
 def _fixed(settings: Settings, boot_id: str) -> Fixed:
     upstreams = upstream_endpoints(settings, host_upstreams())
     return Fixed(settings.node, boot_id, upstreams, listen_endpoints(settings), settings.dns.peers)
-
-
-def _version() -> str:
-    try:
-        return version_of("nameward")
-    except PackageNotFoundError:
-        return "0"
 
 
 def _answers(replayed: Mapping[str, Mapping[bytes, Mapping[str, Any]]]) -> list[Answer]:
