@@ -98,6 +98,12 @@ class Reflector(Generic[T]):
         self._must_list, self._failures = True, 0
         self._interrupt()
 
+    def reconnect(self) -> None:
+        """Give up the watch as it is and begin the next: somebody knows that this one is dead."""
+        with self._lock:
+            if self._watching is not None:
+                self._watching.close()
+
     def stop(self, join_s: float = 0.0) -> None:
         """End; no call comes after the one that runs. Waits at most ``join_s`` for the thread."""
         self._stopped = True
@@ -107,9 +113,7 @@ class Reflector(Generic[T]):
 
     def _interrupt(self) -> None:
         self._wake.set()
-        with self._lock:
-            if self._watching is not None:
-                self._watching.close()
+        self.reconnect()
 
     # --- the thread --------------------------------------------------------------------------------
 

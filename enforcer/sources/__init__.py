@@ -6,9 +6,10 @@ change. Never decides. Invariant: what a source cannot read is not "nothing": it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
+from enforcer.metrics import Series
 from policy.manifest import Loaded
 
 
@@ -19,6 +20,8 @@ class Seen(NamedTuple):
     complete: bool
     problems: tuple[str, ...]
     detected_at: float
+    is_fresh: bool = True
+    """False while the place cannot be read: it may have changed since."""
 
 
 class Source(Protocol):
@@ -32,3 +35,7 @@ class Source(Protocol):
 
     def stop(self) -> None:
         """Watch no more."""
+
+    @property
+    def counts(self) -> Mapping[Series, float]:
+        """Its metrics (``policy.runtime.metrics``)."""
