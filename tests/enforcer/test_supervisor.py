@@ -32,13 +32,30 @@ def run(config_path, sockets):
     links = [f"/proc/self/fd/{n}" for n in os.listdir("/proc/self/fd") if int(n) > 2]
     descriptors = sorted(os.readlink(link) for link in links if os.path.lexists(link))
     global order
+    says = os.open(folder / "pulse", os.O_RDONLY | os.O_CREAT)
     order = (folder / "order").open("a")
     with (folder / f"{KIND}.lives").open("a") as lives:
         lives.write(f"{os.getpid()} {','.join(sockets)} {'|'.join(descriptors)}\\n")
     if KIND == "resolver" and os.geteuid() == 0:
         os.setgroups([]); os.setresgid(65353, 65353, 65353); os.setresuid(65353, 65353, 65353)
+    if "orphans" in os.environ and KIND == "enforcer":
+        with (folder / "orphan").open("w") as orphan:
+            orphan.write(str(orphaned()))
     while True:
+        if "pulse" in sockets and sockets["pulse"].recv(16):
+            sockets["pulse"].send(os.pread(says, 500, 0))
         signal.sigtimedwait([], 0.05)
+
+def orphaned():
+    told, tell = os.pipe()
+    child = os.fork()
+    if not child:
+        orphan = os.fork()
+        if orphan:
+            os.write(tell, str(orphan).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    return int(os.read(told, 16))
 
 def reloaded(*_):
     order.write(KIND + " reloaded\\n")
@@ -53,18 +70,24 @@ def ignored(*_):
     pass
 """
 PARENT = """
-import os, socket, sys
+import ctypes, os, socket, sys
 from enforcer.supervisor import Node, Supervisor, SupervisorError
 from enforcer.workers import Worker, preload
 workers = [Worker("enforcer", "fake_enforcer", True), Worker("resolver", "fake_resolver", False)]
+workers = [worker for worker in workers if worker.name in os.environ.get("WORKERS", "enforcer resolver")]
 preload(workers)
+if "REAPER" in os.environ:
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: as a container's first process
 def sockets(given):
+    if given:
+        return dict(given)
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.bind(("127.0.0.1", 0))
     print(udp.getsockname()[1], flush=True)
     return {"udp4": udp}
 try:
-    node = Node("n", "c.yaml", os.environ["RUNTIME"], drain_s=0.5)
+    health, takes_over = os.environ.get("HEALTH", ""), "TAKES_OVER" in os.environ
+    node = Node("n", "c.yaml", os.environ["RUNTIME"], drain_s=0.5, health=health, takes_over=takes_over)
     sys.exit(Supervisor(node, workers, os.environ).run(sockets))
 except SupervisorError as error:
     sys.exit(str(error))
