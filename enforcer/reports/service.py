@@ -11,12 +11,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 from typing import Literal, Protocol
+from urllib.parse import quote
 
 from twisted.python.failure import Failure
 
 from enforcer.blocked import BlockedRecords
 from enforcer.kube.answers import ApiLost, ApiRefused, Json
-from enforcer.kube.client import at
 from enforcer.records import Records
 from enforcer.reports.events import Due, PodEvents
 from enforcer.reports.node_status import Facts, Pace, is_as_written, object_of, status_of
@@ -60,7 +60,7 @@ class Writer:
     def __init__(self, door: Door, node: str) -> None:
         self._door = door
         self._node = node
-        self._at = at("apis", "nameward.dev", "v1alpha1", "nodestatuses", node)
+        self._at = f"/apis/nameward.dev/v1alpha1/nodestatuses/{quote(node, safe='')}"
         self._uid = ""
         self._written: Json | None = None
 
@@ -87,7 +87,7 @@ class Writer:
         """Create an Event; False if there is one of its name already."""
         try:
             self._door.create(
-                at("apis", "events.k8s.io", "v1", "namespaces", due.namespace, "events"), due.event
+                f"/apis/events.k8s.io/v1/namespaces/{quote(due.namespace, safe='')}/events", due.event
             )
         except ApiRefused as refused:
             if refused.status != 409:
@@ -96,7 +96,7 @@ class Writer:
         return True
 
     def _uid_now(self) -> str:
-        metadata = self._door.get(at("api", "v1", "nodes", self._node)).get("metadata")
+        metadata = self._door.get(f"/api/v1/nodes/{quote(self._node, safe='')}").get("metadata")
         uid = metadata.get("uid") if isinstance(metadata, dict) else None
         if not isinstance(uid, str) or not uid:
             raise ApiLost(f"the Node {self._node} has no uid")

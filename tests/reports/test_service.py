@@ -20,6 +20,7 @@ from policy.pods import Pod
 from policy.snapshot import compile_snapshot
 from policy.world import World
 from tests.enforcer.rig import KeptRecords
+from tests.reports.reactor import FakeReactor
 
 Json = dict[str, Any]
 POD = Pod(namespace="mcp", name="a", uid="uid-a", addresses=(), node="n1")
@@ -62,21 +63,6 @@ class FakeDoor:
         assert (kind, query) == ("apply", {"fieldManager": "nameward-agent", "force": "true"})
         self.objects[path] = body
         return body
-
-
-class FakeReactor:
-    """Calls from threads wait until the test runs them."""
-
-    def __init__(self) -> None:
-        self._calls: list[Callable[[], None]] = []
-
-    def callFromThread(self, call: Callable[..., None], *arguments: Any) -> None:
-        self._calls.append(lambda: call(*arguments))
-
-    def run(self) -> None:
-        """Run what has come."""
-        while self._calls:
-            self._calls.pop(0)()
 
 
 class Rig:
