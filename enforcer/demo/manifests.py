@@ -19,6 +19,11 @@ Document = dict[str, Any]
 """One Kubernetes object as plain values, as YAML has it."""
 
 
+def as_text(*documents: Document) -> str:
+    """Return documents as YAML text."""
+    return str(yaml.safe_dump_all(documents, sort_keys=False))
+
+
 def namespace() -> Document:
     """Return the Namespace of the lab's pods."""
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": places.NAMESPACE}}
@@ -116,7 +121,7 @@ class Folder:
     def put(self, key: str, *documents: Document) -> None:
         """Write or replace the file of ``key``."""
         waiting = self.path.parent / f".{key}.writing"
-        waiting.write_text(yaml.safe_dump_all(documents, sort_keys=False))
+        waiting.write_text(as_text(*documents))
         os.replace(waiting, self.path / f"{key}.yaml")
 
     def remove(self, key: str) -> None:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
 
 import dns.exception
 
 from enforcer.demo import lab as labs
 from enforcer.demo import places
 from enforcer.demo.failure import LabFailureError
-from enforcer.demo.lab import Lab
-from enforcer.demo.manifests import udp_policy
+from enforcer.demo.manifests import Document, udp_policy
 from enforcer.demo.pods import Pod
 from enforcer.demo.report import Step
+from enforcer.demo.spaces import Space
+from enforcer.demo.ward import Ward
+from enforcer.demo.world import World
 
 S = TypeVar("S")
 BROKEN = (
@@ -57,11 +59,42 @@ class Facts:
         return "; ".join(self._seen) or "nothing"
 
 
+class Grounds(Protocol):
+    """Where a play is played: the lab of namespaces, or a cluster."""
+
+    foreign_rules: str
+    """nft text of what others have on the node."""
+
+    @property
+    def world(self) -> World:
+        """What is outside."""
+
+    @property
+    def node(self) -> Space:
+        """The node's network."""
+
+    @property
+    def ward(self) -> Ward:
+        """Nameward."""
+
+    def set_domains(self, server: str, domains: Sequence[str]) -> None:
+        """Write the server's policy as Obot's provider does when somebody edits its egress domains."""
+
+    def put(self, key: str, document: Document) -> None:
+        """Write another object."""
+
+    def add_pod(self, server: str, index: int, *, declared: bool = True) -> Pod:
+        """Make a pod of an MCP server; ``index`` is that of its address. Undeclared: nobody tells of it."""
+
+    def remove_pod(self, pod: Pod) -> None:
+        """Take a pod away."""
+
+
 @dataclasses.dataclass(slots=True)
 class Stage:
     """The lab and its actors: two MCP servers, one that asks a lot, one that will go, one undeclared."""
 
-    lab: Lab
+    lab: Grounds
     crm: Pod
     ledger: Pod
     bulk: Pod
@@ -80,10 +113,10 @@ class Scene(Generic[S]):
     play: Callable[[S, Facts], None]
 
 
-def set_stage(lab: Lab) -> Stage:
+def set_stage(lab: Grounds) -> Stage:
     """Write the policies and make the pods; Nameward is not running yet."""
     lab.set_domains(labs.CRM_SERVER, labs.CRM_DOMAINS)
-    lab.manifests.put("policy-quic", udp_policy(labs.CRM_SERVER, "platform-quic", places.CRM))
+    lab.put("policy-quic", udp_policy(labs.CRM_SERVER, "platform-quic", places.CRM))
     lab.set_domains(labs.LEDGER_SERVER, [places.LEDGER])
     lab.set_domains(labs.BULK_SERVER, places.BULK_NAMES)
     lab.set_domains(labs.TEMP_SERVER, [places.TEMP])

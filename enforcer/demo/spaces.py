@@ -48,9 +48,13 @@ def _made() -> int:
 class Space:
     """One network namespace. ``name`` is for people; the kernel knows only the descriptor."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, of: int | None = None) -> None:
+        """Make one, or take that of the process ``of``, which is then held until ``close``.
+
+        Raises CannotRunHereError, or OSError if there is no such process.
+        """
         self.name = name
-        self._fd = _made()
+        self._fd = _made() if of is None else os.open(f"/proc/{of}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
     @property
     def path(self) -> str:

@@ -113,14 +113,29 @@ class Cluster(Client):
             raise LabFailureError(f"pod {namespace}/{name} is not ready: {said[-3000:]}")
         return self.get("pod", name, "-n", namespace)
 
-    def pid_of(self, pod: Json) -> int:
-        """Return the host's process id of a pod's sandbox. Raises LabFailureError if there is none."""
-        uid = str(pod["metadata"]["uid"])
-        for status in Path("/proc").glob("[0-9]*/cgroup"):
+    def await_account(self, namespace: str, name: str, deadline_s: float = 30.0) -> None:
+        """Wait until a service account exists: pods cannot be made before. Raises LabFailureError."""
+
+        def exists() -> bool:
+            return self.run("kubectl", "get", "serviceaccount", name, "-n", namespace).returncode == 0
+
+        self._await(exists, f"there is no service account {namespace}/{name}", deadline_s)
+
+    def processes_of(self, uid: str) -> list[int]:
+        """Return the host's process ids of a pod, by its control group."""
+        found = []
+        for group in Path("/proc").glob("[0-9]*/cgroup"):
             with contextlib.suppress(OSError):
-                if uid in status.read_text() and (status.parent / "comm").read_text().strip() == "pause":
-                    return int(status.parent.name)
-        raise LabFailureError(f"pod {pod['metadata']['name']} has no sandbox on this machine")
+                if f"pod{uid}" in group.read_text():
+                    found.append(int(group.parent.name))
+        return found
+
+    def pid_of(self, pod: Json) -> int:
+        """Return the host's process id of one of a pod's processes. Raises LabFailureError if it has none."""
+        processes = self.processes_of(str(pod["metadata"]["uid"]))
+        if not processes:
+            raise LabFailureError(f"pod {pod['metadata']['name']} has no process on this machine")
+        return processes[0]
 
     def _await(self, holds: Callable[[], bool], otherwise: str, deadline_s: float) -> None:
         limit_at = time.monotonic() + deadline_s

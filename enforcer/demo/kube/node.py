@@ -6,6 +6,7 @@ memory and goes with it. As on many clusters a pod has its own cable and a /32 r
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import shutil
 from collections.abc import Mapping
@@ -104,6 +105,14 @@ class Node:
             ["ctr", "-a", SOCKET, "-n", "k8s.io", "images", "import", "--no-unpack", str(archive)],
             timeout_s=120.0,
         )
+
+    def next_address(self, index: int) -> None:
+        """Let the next pod have the ``index``-th addresses of the ranges, if they are free."""
+        folder = self.machine.path("/run/cni-addresses/lab")
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, subnet in enumerate(self._ranges):
+            before = ipaddress.ip_network(subnet)[index - 1]
+            (folder / f"last_reserved_ip.{number}").write_text(str(before))
 
     def stop(self) -> None:
         """End the programs; what they started ends with the machine."""
