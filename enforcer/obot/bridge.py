@@ -16,7 +16,7 @@ from enforcer.kube.client import Api, at
 from enforcer.obot.absence import Absences
 from enforcer.obot.difference import Action, Change, Differences, differences, hash_of
 from enforcer.obot.numbers import Numbers
-from enforcer.obot.pace import Pace
+from enforcer.obot.pace import FORGIVEN_S, Pace
 from enforcer.obot.sides import Bell, ClusterSide, Heard, ObotSide, kept
 from enforcer.obot.translation import Shape, Wishes, wishes
 from enforcer.records import Records
@@ -76,7 +76,7 @@ class Bridge:
         self._pace = Pace()
         self._served: dict[str, tuple[int, Json]] = {}
         self._refusals: dict[str, str] = {}
-        self._contested: dict[str, str] = {}
+        self._contested: dict[str, tuple[float, str]] = {}
         self._lost = ""
         self._failures = 0
         self._resume_at = self._asked_at = float("-inf")
@@ -127,7 +127,7 @@ class Bridge:
                 self._differences.changes.append(Change("delete", name, have, hash_of(have["metadata"])))
         names = frozenset(change.name for change in self._differences.changes)
         self._refusals = {name: said for name, said in self._refusals.items() if name in names}
-        self._contested = {name: said for name, said in self._contested.items() if name in names}
+        self._contested = {name: told for name, told in self._contested.items() if told[0] > now}
         self._pace.keep(frozenset(wanted.policies) | live.keys())
         self._served = {name: made for name, made in self._served.items() if name in wanted.policies}
 
@@ -169,8 +169,9 @@ class Bridge:
             self._served[change.name] = (change.content, outcome["spec"])
         if in_a_row >= CONTESTED:
             self._contested[change.name] = (
+                self._now() + FORGIVEN_S,
                 f"FirewallPolicy {change.name} was written {in_a_row} times in a row:"
-                " somebody else changes it back; is there another provider or a webhook?"
+                " somebody else changes it back; is there another provider or a webhook?",
             )
 
     def _sent(self, change: Change) -> Json | None:
@@ -216,7 +217,7 @@ class Bridge:
     def problems(self) -> list[str]:
         """What is wrong now, a sentence each."""
         said = [self._obot.problem, self._cluster.problem, self._lost, *self._differences.blocked]
-        said += [*self._refusals.values(), *self._contested.values()]
+        said += [*self._refusals.values(), *(told[1] for told in self._contested.values())]
         said += self._wishes.refused if self._wishes is not None else ()
         return [sentence for sentence in said if sentence]
 

@@ -20,9 +20,16 @@ def storage(tmp_path: Path) -> Iterator[Storage]:
     started.stop()
 
 
-@pytest.fixture
-def obot(api: RealApi) -> Obot:
-    """An Obot in two namespaces of its own; what its chart's Role allows is allowed to the bridge."""
+@pytest.fixture(scope="module")
+def whole_obot(api: RealApi) -> Obot:
+    """An Obot in two namespaces; what its chart's Role allows is allowed to the bridge."""
     made = Obot(api)
     made.grant_bridge()
     return made
+
+
+@pytest.fixture
+def obot(whole_obot: Obot) -> Iterator[Obot]:
+    """The module's Obot, without a FirewallPolicy."""
+    yield whole_obot
+    whole_obot.api.kubectl("delete", "fwp", "--all", "-n", whole_obot.mcp, "--wait=false")

@@ -103,7 +103,7 @@ class Obot:
         file = self.api.folder / f"{self.home}.json"
         file.write_text(json.dumps(self.values()))
         rendered = self.helm("template", RELEASE, str(CHART), "-f", str(file), "-s", "templates/access.yaml")
-        self.api.apply(rendered, kubeconfig=self.kubeconfig)
+        self.api.apply(rendered)
 
     @property
     def bridge_access(self) -> Any:

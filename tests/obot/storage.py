@@ -8,6 +8,7 @@ own and for localhost; everything but reading its policies is refused.
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import threading
 import time
@@ -112,10 +113,11 @@ class Storage:
         return self
 
     def stop(self) -> None:
-        """Listen no more; watches end."""
+        """Listen no more; every connection ends."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
+            self._server.cut()
             self._server = None
         self.close_watches()
 
@@ -256,13 +258,24 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Asked)
         self.storage = storage
         self.context = context
+        self._open: set[ssl.SSLSocket] = set()
+
+    def cut(self) -> None:
+        """End every connection."""
+        for connection in list(self._open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         request.settimeout(60)
         with suppress(OSError):
             secured = self.context.wrap_socket(request, server_side=True)
-            with secured:
-                super().finish_request(secured, client_address)
+            self._open.add(secured)
+            try:
+                with secured:
+                    super().finish_request(secured, client_address)
+            finally:
+                self._open.discard(secured)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients go away in the midst of an answer: that is no news."""

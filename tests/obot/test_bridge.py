@@ -240,8 +240,8 @@ def test_the_certificate_can_be_pinned(tmp_path: Path, storage: Storage, obot: O
     storage.server("a", "a.example.com")
     with Rig(tmp_path, storage, obot.bridge_access, obot.mcp, fingerprint=storage.fingerprint) as good:
         good.until(lambda: len(good.policies()) == 1, "the policy")
-        storage.server("b", "b.example.com")
         storage.stop()
+        storage.server("b", "b.example.com")
         storage.start()
         good.until(lambda: any("TLS" in said for said in good.bridge.problems), "the problem")
         assert set(good.policies()) == {"obot-mnp1a-fw"}
