@@ -19,6 +19,7 @@ _MODULES = {
     "node": "daemons",
     "enforcer": "daemons",
     "resolver": "daemons",
+    "controller": "controller",
     "bridge": "bridge",
     "check": "check",
     "explain": "explain",
@@ -26,7 +27,6 @@ _MODULES = {
     "grants": "grants",
     "inventory": "inventory",
     "status": "status",
-    "gate": "gate",
     "gate": "gate",
     "health": "health",
 }
