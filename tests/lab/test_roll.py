@@ -1,0 +1,183 @@
+"""A DaemonSet's roll: two pods of one node, each an enforcer and a resolver, and lookups all the while."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+import enforcer
+from enforcer.demo import places, prerequisites
+from enforcer.demo.failure import CannotRunHereError
+from enforcer.demo.flood import Counts, Flood, Plan
+from enforcer.demo.lab import running
+from enforcer.demo.processes import descendants, start, stop, wait_until
+from enforcer.demo.scenes import Stage, set_stage
+from enforcer.demo.spaces import Space
+from enforcer.demo.ward import configuration
+from enforcer.health import Told, ask
+
+pytestmark = pytest.mark.kernel
+
+MAIN = "import sys; from enforcer.cli import main; sys.exit(main())"
+LEAST = "-all,+net_admin,+chown"
+"""What the enforcer's container may have."""
+RATE = 200.0
+LONG_S = 30.0
+
+
+class AgentPod:
+    """One pod of the DaemonSet: two containers, which share runtimeDir with every other pod of the node."""
+
+    def __init__(self, space: Space, folder: Path, config: Path) -> None:
+        folder.mkdir()
+        self.log = folder / "log"
+        self._health = {part: folder / f"{part}.sock" for part in ("enforcer", "resolver")}
+        env = {**os.environ, "PYTHONPATH": str(Path(enforcer.__file__).parents[1])}
+        nameward = [sys.executable, "-c", MAIN]
+        self.parts: dict[str, subprocess.Popen[bytes]] = {}
+        for part, path in self._health.items():
+            argv = [*nameward, part, "--config", str(config), "--health", str(path)]
+            if part == "enforcer":
+                argv = ["setpriv", f"--bounding-set={LEAST}", "--no-new-privs", *argv, "--take-over"]
+            self.parts[part] = start(space, argv, self.log, env)
+
+    def says(self, part: str) -> Told | None:
+        """What a container says of itself; None while nobody answers."""
+        try:
+            return ask(str(self._health[part]), 10)
+        except OSError:
+            return None
+
+    @property
+    def is_ready(self) -> bool:
+        """As the kubelet sees it: both containers are."""
+        return all((told := self.says(part)) is not None and told.ready for part in self.parts)
+
+    def await_ready(self) -> None:
+        """Wait for it; the log says why not."""
+        ready = wait_until(lambda: self.is_ready, LONG_S, 0.05)
+        assert ready, f"{[self.says(part) for part in self.parts]} {self.log.read_text()[-3000:]}"
+
+    def kill(self) -> None:
+        """Kill every process of it, as a node's OOM killer might."""
+        for process in self.parts.values():
+            for pid in descendants(process.pid):
+                os.kill(pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM to both, as the kubelet does."""
+        for process in self.parts.values():
+            process.terminate()
+        for process in self.parts.values():
+            stop(process)
+
+
+Add = Callable[[str], AgentPod]
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """The lab, without a Nameward of its own."""
+    try:
+        prerequisites.require()
+    except CannotRunHereError as error:
+        pytest.skip(str(error))
+    with running(enforced=False) as lab:
+        yield set_stage(lab)
+
+
+@pytest.fixture
+def add(stage: Stage, tmp_path: Path) -> Iterator[Add]:
+    """Adds pods of the DaemonSet to the node. A hold may be long: a slow machine loses nothing by it."""
+    lab = stage.lab
+    folder = Path(lab.ward.config).parent  # type: ignore[attr-defined]
+    dns = {"upstreams": [places.UPSTREAM4], "holdTimeout": "4s", "deadline": "4.5s"}
+    settings = configuration(folder, [folder / "manifests"], dns=dns, log={"level": "info"})
+    config = folder / "agent.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    made: list[AgentPod] = []
+
+    def one(name: str) -> AgentPod:
+        made.append(AgentPod(lab.node, tmp_path / name, config))
+        return made[-1]
+
+    yield one
+    for pod in made:
+        pod.stop()
+
+
+def flooded(stage: Stage) -> Flood:
+    """Two hundred lookups a second whose answers live for a second: the kernel is needed each time."""
+    flood = Flood(
+        stage.bulk.space, Plan(places.CLUSTER_DNS, places.BULK_NAMES, rate=RATE, most_open=400, port=443)
+    )
+    assert wait_until(lambda: flood.counts().answered >= RATE, LONG_S, 0.1)
+    return flood
+
+
+def goes_on(flood: Flood, seconds: float = 1.5) -> None:
+    """Wait until so many more lookups were answered as that takes."""
+    before = flood.counts().answered
+    assert wait_until(lambda: flood.counts().answered >= before + seconds * RATE, LONG_S, 0.1)
+
+
+def none_is_lost(counts: Counts) -> None:
+    """Every lookup was answered, each answer led somewhere, none by a failure that a client would believe."""
+    assert counts.lost == counts.unreached == 0, counts
+    assert set(counts.failures) <= {"TIMEOUT"}, counts
+
+
+def test_a_roll_loses_no_lookup_and_opens_nothing(stage: Stage, add: Add) -> None:
+    """The new pod is ready, the old one ends, again and again."""
+    pod = add("pod-0")
+    pod.await_ready()
+    flood = flooded(stage)
+    transfer = stage.crm.transfer(stage.crm.stub.ask(places.CRM).addresses[0])
+    for number in range(1, 4):
+        successor = add(f"pod-{number}")
+        successor.await_ready()
+        enforcer_said = pod.says("enforcer")
+        assert enforcer_said is not None
+        assert enforcer_said.live
+        assert not enforcer_said.ready
+        assert "handed over" in enforcer_said.said
+        goes_on(flood)
+        pod.stop()
+        goes_on(flood, 0.5)
+        assert not stage.crm.connect(places.ATTACKER4).ok
+        pod = successor
+    assert transfer.grows()
+    transfer.close()
+    assert stage.crm.stub.ask(places.DROP).rcode == "NXDOMAIN"
+    none_is_lost(flood.stop())
+
+
+def test_a_successor_that_dies_gives_the_node_back(stage: Stage, add: Add) -> None:
+    """The old pod's enforcer enforces again, with the sockets that it kept; nothing opens meanwhile."""
+    old = add("old")
+    old.await_ready()
+    flood = flooded(stage)
+    new = add("new")
+    new.await_ready()
+    new.kill()
+    old.await_ready()
+    goes_on(flood)
+    assert not stage.crm.connect(places.ATTACKER4).ok
+    counts = flood.stop()
+    assert counts.lost == counts.unreached == 0, counts  # what the killed resolver had read is asked again
+
+
+def test_an_end_without_a_successor_leaves_the_rules(stage: Stage, add: Add) -> None:
+    """SIGTERM is no uninstallation: who cannot ask can reach nothing new."""
+    pod = add("pod")
+    pod.await_ready()
+    pod.stop()
+    assert not stage.crm.connect(places.ATTACKER4).ok
+    assert not stage.ledger.connect(places.SITE_OF[places.CRM][0]).ok
