@@ -68,6 +68,25 @@ class Alone:
     counts: Mapping[Series, float] = {}
 
 
+class Reported(Protocol):
+    """What this node writes to an API server, as far as it shows (``enforcer.reports``)."""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with it, a sentence."""
+
+    @property
+    def counts(self) -> Mapping[Series, float]:
+        """Its counters."""
+
+
+class Unreported:
+    """There is no API server."""
+
+    problems: tuple[str, ...] = ()
+    counts: Mapping[Series, float] = {}
+
+
 class Node:
     """The flow from what the source has seen to what is in force."""
 
@@ -105,6 +124,9 @@ class Node:
         self.repairs: Callable[[], int] = lambda: 0
         self.source_counts: Callable[[], Mapping[Series, float]] = dict
         self.shared: Shared = Alone()
+        self.reports: Reported = Unreported()
+        self.removed = False
+        """Whether everything of ours was taken away, because it was uninstalled."""
         self.doubts: tuple[str, ...] = ("nothing was loaded yet",)
         """What keeps the node from enforcing, by the last self-check."""
         self.configuration_problems: tuple[str, ...] = ()
@@ -249,6 +271,7 @@ class Node:
         seen = self._seen
         said = [
             *self.missing, *self.configuration_problems, *self.host_problems, *self.shared.problems,
+            *self.reports.problems,
         ]  # fmt: skip
         if self._resolver_refuses:
             said.append("the resolver refused the configuration as it is now, and goes on with the old one")
@@ -295,6 +318,7 @@ class Node:
     def _numbers(self) -> Mapping[Series, float]:
         reconciler, snapshot = self._reconciler, self._reconciler.snapshot
         numbers: dict[Series, float] = {
+            ("nameward_enforcing", ()): not self.missing,
             ("nameward_grants", ()): self._open_grants(),
             ("nameward_policy_generation", ()): snapshot.generation if snapshot else 0,
             ("nameward_revoked_flows_total", ()): reconciler.revoked_count,
@@ -303,6 +327,7 @@ class Node:
             ("nameward_redis_up", ()): self.shared.state == "up",
             ("nameward_break_glass_namespaces", ()): len(self.openings.open),
             **self.shared.counts,
+            **self.reports.counts,
             **self.source_counts(),
         }
         for outcome, count in self._authority.outcomes.items():

@@ -26,7 +26,8 @@ from enforcer.conntrack import Conntrack
 from enforcer.desired import Fixed
 from enforcer.inspection import Inspection
 from enforcer.installation import Installation
-from enforcer.journal import Answer, Journal, replay
+from enforcer.journal import Journal, replay
+from enforcer.journaled import known_answers, replayed_answers
 from enforcer.kernel import Kernel
 from enforcer.kube.access import AccessError
 from enforcer.layout import Layout
@@ -36,6 +37,8 @@ from enforcer.probe import Questions
 from enforcer.proving import Proving
 from enforcer.reconciler import Reconciler
 from enforcer.records import LogRecords
+from enforcer.reports.opening import open_reports
+from enforcer.reports.service import LOOK_S
 from enforcer.revision import OnRevoke
 from enforcer.routes import Routes
 from enforcer.sharing.nodes.remote import TICK_S
@@ -48,7 +51,6 @@ from enforcer.watch import Watch, every
 from enforcer.way import rewrite_to, way_of_dns
 from enforcer.worlds import layout_of, listen_endpoints, upstream_endpoints
 from policy.runtime.clock import MonotonicReactor, now
-from policy.runtime.kinds import parse_listen
 from policy.runtime.release import release
 from policy.runtime.resolvconf import host_upstreams
 from policy.runtime.settings import Settings
@@ -191,6 +193,16 @@ class Wiring:
         )
         self.source = self._source(settings)
         self.node.source_counts = lambda: self.source.counts
+        self.reports = open_reports(
+            self._reactor,
+            settings,
+            self.node,
+            blocked=self._blocked,
+            records=self._records,
+            snapshot=lambda: self.reconciler.snapshot,
+            failed=self._failed,
+            version=release(),
+        )
         self._share(settings)
 
     def _share(self, settings: Settings) -> None:
@@ -244,7 +256,7 @@ class Wiring:
         self._threads.start()
         self.reconciler.begin(self._replayed)
         self._journal.open(
-            self._replayed.generation, self._replayed.admitted, _answers(self._replayed.answers)
+            self._replayed.generation, self._replayed.admitted, replayed_answers(self._replayed.answers)
         )
         self.node.begin(self._replayed.generation)
         self.watch.start()
@@ -262,18 +274,24 @@ class Wiring:
         askers = inspect.InspectFactory(inspection, now, later, inspect.Turns(now, later))
         inspect.listen(self._reactor, self._folder, askers)
         if self._settings.metrics.listen:
-            address, port = parse_listen(self._settings.metrics.listen)
-            pages = web.site(self.node.metrics.registry, lambda: self.node.missing)
-            self._reactor.listenTCP(port, pages, interface=address)
+            asked = self._settings.metrics
+            numbers, missing = self.node.metrics.registry, lambda: self.node.missing
+            pages = web.site(numbers, missing, token_file=asked.token_file, reactor=self._reactor)
+            web.Door(self._reactor, asked, pages, self._records).open()
         if self.sharing is not None:
             self.sharing.start()
             every(self._reactor, TICK_S, self.sharing.tick, self._failed)
+        if self.reports is not None:
+            self.reports.start()
+            every(self._reactor, LOOK_S, self.reports.look, self._failed)
         self.source.start(self.node.source_seen)
 
     def close(self) -> None:
         """Let go of everything; the kernel keeps what is open, the journal says why."""
         self.source.stop()
         self.proving.close()
+        if self.reports is not None:
+            self.reports.stop()
         if self.sharing is not None:
             self.sharing.stop()
         self.hub.stop()
@@ -346,7 +364,7 @@ class Wiring:
     def _turn_done(self) -> None:
         self._write_journal()
         if self._journal.wants_compaction:
-            self._journal.begin_compaction(*_known(self.ledger))
+            self._journal.begin_compaction(*known_answers(self.ledger))
         self._journal.compact_step(COMPACTION_LINES)
 
     def _write_journal(self) -> None:
@@ -373,24 +391,3 @@ def _limits(settings: Settings) -> GrantLimits:
 def _fixed(settings: Settings, boot_id: str) -> Fixed:
     upstreams = upstream_endpoints(settings, host_upstreams())
     return Fixed(settings.node, boot_id, upstreams, listen_endpoints(settings), settings.dns.peers)
-
-
-def _answers(replayed: Mapping[str, Mapping[bytes, Mapping[str, Any]]]) -> list[Answer]:
-    """Return a replayed journal's answers as lines of a new one."""
-    return [
-        Answer((tag,), name, (destination,), kept.until, kept.at)
-        for tag, destinations in replayed.items()
-        for destination, names in destinations.items()
-        for name, kept in names.items()
-    ]
-
-
-def _known(ledger: MemoryLedger) -> tuple[list[str], Any]:
-    """Return who is admitted, and (lazily) every answer that the ledger stands for."""
-    accounts = list(ledger.accounts.values())
-    return [account.tag for account in accounts], (
-        Answer((account.tag,), reason.name, (holding.destination,), until, holding.realized_at)
-        for account in accounts
-        for holding in list(account.holdings())
-        for reason, until in holding.reasons.items()
-    )

@@ -7,7 +7,7 @@ Invariants: one request at a time; whatever the API server does, nothing else on
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 from typing import Literal, Protocol
@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from enforcer.blocked import BlockedRecords
 from enforcer.kube.answers import ApiLost, ApiRefused, Json
+from enforcer.metrics import Series
 from enforcer.records import Records
 from enforcer.reports.events import Due, PodEvents
 from enforcer.reports.node_status import Facts, Pace, is_as_written, object_of, status_of
@@ -142,7 +143,7 @@ class Reports:
         self._tries = 0
         self._events_at = float("-inf")
         self._trouble = ""
-        self.outcomes: Counter[str] = Counter({"written": 0, "known": 0, "failed": 0})
+        self.outcomes = {"written": 0, "known": 0, "failed": 0}
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -150,9 +151,10 @@ class Reports:
         return (self._trouble,) if self._trouble else ()
 
     @property
-    def counts(self) -> Mapping[str, int]:
+    def counts(self) -> Mapping[Series, float]:
         """Events: ``written``, ``known`` (it was there), ``failed``, ``suppressed`` (beyond a bound)."""
-        return {**self.outcomes, "suppressed": self._events.suppressed}
+        outcomes = {**self.outcomes, "suppressed": self._events.suppressed}
+        return {("nameward_events_total", (outcome,)): count for outcome, count in outcomes.items()}
 
     def start(self) -> None:
         """Begin; ``look`` is to be called every ``LOOK_S``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from policy.runtime.kinds import Text
+from policy.runtime.kinds import Count, Text
 from policy.runtime.reader import Key
 from policy.runtime.state_section import ABSOLUTE, Section
 
@@ -28,6 +28,11 @@ class KubernetesSettings(Section, frozen=True, kw_only=True):
     """The context of kubeconfig.
 
     A kubeconfig may know several clusters.
+    """
+    events_per_hour: Annotated[int, Key(Count(0, 3600), restart=True)] = 60
+    """Events that a node writes at its pods in an hour, at most, where their traffic is refused; 0 for none.
+
+    `kubectl describe pod` explains a failing server; a pod that tries for ever must not fill etcd.
     """
     pod_namespace: Annotated[str, Key(NAMESPACE, restart=True, default="the service account's")] = ""
     """The namespace that Nameward itself is installed in.

@@ -68,6 +68,12 @@ RESOLVER_METRICS: dict[str, Metric] = {
 ENFORCER_METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
+        Metric(
+            "nameward_enforcing",
+            "gauge",
+            (),
+            "1 while the node enforces; 0 while something keeps it from that.",
+        ),
         Metric("nameward_grants", "gauge", (), "Elements that are open for new connections."),
         Metric("nameward_grants_total", "counter", ("outcome",), "Addresses asked to be opened, by outcome."),
         Metric("nameward_denied_packets_total", "counter", ("reason",), "Recorded denied packets, by class."),
@@ -103,6 +109,12 @@ ENFORCER_METRICS: dict[str, Metric] = {
             "counter",
             ("outcome",),
             "Grant requests to and from other nodes, by what became of them.",
+        ),
+        Metric(
+            "nameward_events_total",
+            "counter",
+            ("outcome",),
+            "Kubernetes Events at pods: written, known, failed, or suppressed because there were too many.",
         ),
         Metric("nameward_kernel_errors_total", "counter", (), "Transactions that the kernel refused."),
         Metric("nameward_ruleset_repairs_total", "counter", (), "Times the ruleset had to be restored."),

@@ -151,7 +151,7 @@ def test_steady_state_writes_nothing(guarded: RealApi, agent: Api, ward: Ward) -
 def test_describe_pod_explains_a_failing_server(guarded: RealApi, agent: Api, ward: Ward) -> None:
     """``kubectl describe pod`` shows the Event, and the same hour has one, whoever asks again."""
     ward.refuse("drop.example.net", 3)
-    ward.until(lambda: ward.reports.counts["written"] == 1)
+    ward.until(lambda: ward.reports.outcomes["written"] == 1)
     [pod] = ward.snapshot.world.pods
     described = guarded.kubectl("describe", "pod", "server", "-n", pod.namespace)
     assert "LookupRefused" in described
@@ -159,11 +159,11 @@ def test_describe_pod_explains_a_failing_server(guarded: RealApi, agent: Api, wa
     other = Ward(agent, pod)
     other.refuse("drop.example.net")
     try:
-        other.until(lambda: sum(other.reports.counts.values()))
+        other.until(lambda: sum(other.reports.outcomes.values()))
     finally:
         other.reports.stop()
-    assert other.reports.counts["known"] + other.reports.counts["written"] == 1
-    assert len(guarded.get("events", "-n", pod.namespace)["items"]) == 1 + other.reports.counts["written"]
+    assert other.reports.outcomes["known"] + other.reports.outcomes["written"] == 1
+    assert len(guarded.get("events", "-n", pod.namespace)["items"]) == 1 + other.reports.outcomes["written"]
 
 
 def test_without_a_permission_it_is_a_problem(guarded: RealApi, ward: Ward) -> None:
@@ -173,7 +173,7 @@ def test_without_a_permission_it_is_a_problem(guarded: RealApi, ward: Ward) -> N
     powerless = Ward(Api(guarded.as_account(space, "default")), pod)
     powerless.refuse("drop.example.net")
     try:
-        powerless.until(lambda: powerless.reports.problems and powerless.reports.counts["failed"])
+        powerless.until(lambda: powerless.reports.problems and powerless.reports.outcomes["failed"])
     finally:
         powerless.reports.stop()
     assert "403" in powerless.reports.problems[0]

@@ -167,7 +167,7 @@ def refuse(rig: Rig, reason_class: str = "blocked") -> None:
 def test_events_are_created(rig: Rig) -> None:
     """In the pod's namespace; one that is there already is counted, and no failure."""
     refuse(rig)
-    rig.until(lambda: rig.reports.counts["written"] == 1)
+    rig.until(lambda: rig.reports.outcomes["written"] == 1)
     [path] = [path for verb, path in rig.door.asked if verb == "create"]
     assert path == "/apis/events.k8s.io/v1/namespaces/mcp/events"
 
@@ -176,18 +176,18 @@ def test_an_event_that_is_there_is_known(rig: Rig) -> None:
     """What an earlier process of this hour has said."""
     refuse(rig)
     rig.door.failing = ApiRefused(409, "AlreadyExists")
-    rig.until(lambda: rig.reports.counts["known"] == 1)
-    assert rig.reports.counts["failed"] == 0
+    rig.until(lambda: rig.reports.outcomes["known"] == 1)
+    assert rig.reports.outcomes["failed"] == 0
 
 
 def test_an_event_that_nobody_wants_is_dropped(rig: Rig) -> None:
     """The namespace is going, or the permission is not ours; it does not stand in the way of the next."""
     refuse(rig)
     rig.door.failing = ApiRefused(403, "Forbidden", "the namespace is being terminated")
-    rig.until(lambda: rig.reports.counts["failed"] == 1)
+    rig.until(lambda: rig.reports.outcomes["failed"] == 1)
     rig.door.failing = None
     refuse(rig, "deny-rule")
-    rig.until(lambda: rig.reports.counts["written"] == 1)
+    rig.until(lambda: rig.reports.outcomes["written"] == 1)
 
 
 def test_an_event_waits_for_a_lost_api_server(rig: Rig) -> None:
@@ -196,7 +196,7 @@ def test_an_event_waits_for_a_lost_api_server(rig: Rig) -> None:
     rig.door.failing = ApiLost("no connection")
     rig.until(lambda: any(verb == "create" for verb, _ in rig.door.asked))
     rig.door.failing = None
-    rig.until(lambda: rig.reports.counts["written"] == 1)
+    rig.until(lambda: rig.reports.outcomes["written"] == 1)
 
 
 def test_a_mistake_of_ours_ends_the_process(rig: Rig) -> None:

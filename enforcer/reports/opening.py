@@ -1,0 +1,51 @@
+"""Makes the reports of a node whose policies come from an API server.
+
+Owns the choice whether there are any. The client is imported only where it is used, as by the source.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+from twisted.python.failure import Failure
+
+from enforcer.blocked import BlockedRecords
+from enforcer.node import Node
+from enforcer.records import Records
+from enforcer.reports.service import Reports
+from enforcer.reports.told import NodeTold
+from policy.runtime.clock import MonotonicReactor
+from policy.runtime.settings import Settings
+from policy.snapshot import Snapshot
+
+
+def open_reports(
+    reactor: MonotonicReactor,
+    settings: Settings,
+    node: Node,
+    *,
+    blocked: BlockedRecords,
+    records: Records,
+    snapshot: Callable[[], Snapshot | None],
+    failed: Callable[[Failure], None],
+    version: str,
+) -> Reports | None:
+    """Return the reports, not started; None without an API server. ``AccessError`` as from the source."""
+    if settings.policy.source != "kubernetes":
+        return None
+    access = importlib.import_module("enforcer.sources.kubernetes.opening").access_of(settings)
+    reports = Reports(
+        reactor=reactor,
+        door=importlib.import_module("enforcer.kube.client").Api(
+            access, user_agent=f"nameward-enforcer/{version}"
+        ),
+        node=settings.node,
+        told=NodeTold(settings.node, node.status, snapshot, lambda: node.removed),
+        blocked=blocked,
+        records=records,
+        events_per_hour=settings.policy.kubernetes.events_per_hour,
+        failed=failed,
+    )
+    node.reports = reports
+    return reports
