@@ -306,6 +306,21 @@ class MetricsSettings(Section, frozen=True, kw_only=True):
 
     Loopback by default: what a node does is not the network's business.
     """
+    token_file: Annotated[str, Key(ABSOLUTE, restart=True, default="none")] = ""
+    """A file with the token that whoever reads /metrics must send (`Authorization: Bearer TOKEN`).
+
+    Wherever `listen` is not loopback. Read at every request, so a changed token needs no restart.
+    """
+    cert_file: Annotated[str, Key(ABSOLUTE, restart=True, default="none")] = ""
+    """The certificate of these pages, in PEM: they are served over TLS then. Read again when it changes.
+
+    A token crosses the network in every request.
+    """
+    key_file: Annotated[str, Key(ABSOLUTE, restart=True, default="none")] = ""
+    """The private key of certFile, in PEM.
+
+    It needs no password: nobody is there to type it.
+    """
 
 
 class LogSettings(Section, frozen=True, kw_only=True):

@@ -116,6 +116,8 @@ def _between(settings: Settings, *, from_file: bool) -> list[Problem]:
         say("policy.governedNamespaces", "is missing, so nothing would be contained", "list namespaces there")
     if settings.dns.hold_timeout_s > settings.dns.deadline_s:
         say("dns.holdTimeout", "is longer than dns.deadline", "make it shorter")
+    if bool(settings.metrics.cert_file) != bool(settings.metrics.key_file):
+        say("metrics", "certFile and keyFile go together", "name both, or neither")
     if settings.limits.grants_per_pod > settings.limits.grants:
         say("limits.grantsPerPod", "is more than limits.grants", "make it smaller")
     return found
