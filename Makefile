@@ -40,7 +40,7 @@ bench:
 	$(PYTHON) -m benchmarks
 
 golden:
-	NAMEWARD_WRITE_GOLDEN=1 $(PYTEST) -q -m "not kernel" tests/enforcer/test_ruleset.py tests/enforcer/test_bridge.py
+	NAMEWARD_WRITE_GOLDEN=1 $(PYTEST) -q -m "not kernel" tests/enforcer/test_ruleset.py tests/enforcer/test_bridge.py tests/obot/test_provider_renders.py
 
 docs:
 	$(PYTHON) -m policy.runtime.settings_page > docs/configuration.md
