@@ -40,10 +40,11 @@ bench:
 	$(PYTHON) -m benchmarks
 
 golden:
-	NAMEWARD_WRITE_GOLDEN=1 $(PYTEST) -q -m "not kernel" tests/enforcer/test_ruleset.py tests/enforcer/test_bridge.py tests/obot/test_provider_renders.py
+	NAMEWARD_WRITE_GOLDEN=1 $(PYTEST) -q -m "not kernel" tests/enforcer/test_ruleset.py tests/enforcer/test_bridge.py tests/obot/test_provider_renders.py tests/charts
 
 docs:
 	$(PYTHON) -m policy.runtime.settings_page > docs/configuration.md
+	$(PYTHON) -m policy.runtime.settings_schema deploy/charts/nameward/values.schema.json
 
 demo:
 	$(dir $(PYTHON))nameward demo

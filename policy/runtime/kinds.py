@@ -133,7 +133,7 @@ class Count:
     """A whole number between two bounds."""
 
     def __init__(self, lowest: int, highest: int) -> None:
-        self._lowest, self._highest = lowest, highest
+        self.lowest, self.highest = lowest, highest
         self.what = f"a whole number from {lowest} to {highest}"
 
     def read(self, value: object) -> int:
@@ -142,7 +142,7 @@ class Count:
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
             raise Wrong(f"expected {self.what}, found {typed(value)}", f"write {self.what}")
-        if not self._lowest <= value <= self._highest:
+        if not self.lowest <= value <= self.highest:
             raise Wrong(f"{value} is out of bounds", f"write {self.what}")
         return value
 
