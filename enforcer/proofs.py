@@ -114,7 +114,7 @@ class Proofs:
         for source, proof in self._proofs.items():
             at = now - seen.met.get(source, float("inf"))
             if at > proof.since and at > proof.met_at + 0.01:
-                proof.replied |= bool(proof.asked) and at - proof.asked_at < HEARD_WITHIN_S
+                proof.replied |= bool(proof.asked) and -0.05 < at - proof.asked_at < HEARD_WITHIN_S
                 proof.met_at, proof.asked, proof.controlled = at, 0, False
             at = now - seen.untracked.get(source, float("inf"))
             if at > proof.since:

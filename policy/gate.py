@@ -14,6 +14,8 @@ NAME = "gate.nameward.invalid"
 WIRE = b"\x04gate\x08nameward\x07invalid\x00"
 TXT = 16
 _LONGEST = 255
+LONGEST_POD = _LONGEST - len("pod=")
+"""What is said of a pod's name ends here: a string of TXT holds no more."""
 
 
 class Said(NamedTuple):

@@ -75,7 +75,7 @@ def gate(namespace: str, name: str, uid: str, wait_s: float | None, server: str)
 
 def missing(said: question.Said, pod: str, uid: str) -> str:
     """Say what is missing in what the node said of this pod; "": nothing."""
-    if (uid and said.uid != uid) or (pod and said.pod != pod):
+    if (uid and said.uid != uid) or (pod and said.pod != pod[: question.LONGEST_POD]):
         return f"the node takes this address for another pod's ({said.pod})"
     if not said.is_governed:
         return f"the node does not govern {said.pod}: is its namespace one of policy.governedNamespaces?"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dns.message
 import dns.rrset
 
+from policy import gate
 from policy.authority import GrantAnswered
+from policy.snapshot import compile_snapshot
 from resolver.core import AskGrants, AskUpstream, Client, Core, CoreSettings, Reply
 from tests.scenarios.stage import Stage
 from tests.scenarios.worlds import read_world
@@ -143,3 +145,45 @@ def test_a_pods_flood_leaves_others_alone():
     other = client()._replace(source=bytes((10, 0, 0, 3)))
     (ask,) = core.query_received(query("www.example.com"), other, 0.0)
     assert isinstance(ask, AskUpstream)
+
+
+def said_of_itself(stage, asker=SOURCE, rtype="TXT"):
+    """What the node tells who asks for the gate; None without an answer record."""
+    at = Client(asker, 4000, bytes((9, 9, 9, 9)), "udp", 1)
+    (reply,) = stage.core.query_received(query(gate.NAME, rtype), at, 0.0)
+    answered = dns.message.from_wire(reply.wire)
+    texts = [text.decode() for rrset in answered.answer for rdata in rrset for text in rdata.strings]
+    return answered.rcode(), gate.read_texts(texts) if texts else None
+
+
+def test_a_pod_is_told_of_itself_whether_it_is_enforced():
+    """Itself alone, whatever its policy permits; only while the enforcer says so, and is there."""
+    stage = a_stage()
+    pod = stage.core._decisions.snapshot.pod_at(SOURCE)
+    assert said_of_itself(stage) == (0, gate.Said("t/a", pod.uid, 1, True, False))
+    stage.core.pods_enforced((pod.uid, "another"))
+    assert said_of_itself(stage)[1].is_enforced
+    stage.core.pods_enforced(("another",))
+    assert not said_of_itself(stage)[1].is_enforced
+    stage.core.pods_enforced((pod.uid,))
+    stage.core.authority_lost(0.0)
+    assert not said_of_itself(stage)[1].is_enforced
+
+
+def test_the_gate_has_no_other_type_and_no_name_below():
+    """NODATA of other types; what is under it is special, as all of ``invalid``."""
+    stage = a_stage()
+    assert said_of_itself(stage, rtype="A") == (0, None)
+    (reply,) = stage.core.query_received(query(f"x.{gate.NAME}", "TXT"), client(), 0.0)
+    assert dns.message.from_wire(reply.wire).rcode() == 3
+
+
+def test_who_is_no_pod_yet_waits_at_the_gate():
+    """Its question is answered when its pod comes."""
+    stage = a_stage()
+    newcomer = Client(bytes((10, 0, 0, 9)), 4000, bytes((9, 9, 9, 9)), "udp", 1)
+    assert stage.core.query_received(query(gate.NAME, "TXT"), newcomer, 0.0) == []
+    world = read_world(["pod t/a 10.0.0.2", "pod t/b 10.0.0.9"], 2)
+    (reply,) = stage.core.snapshot_published(compile_snapshot(world), 0.5)
+    answered = dns.message.from_wire(reply.wire)
+    assert b"pod=t/b" in answered.answer[0][0].strings
