@@ -51,13 +51,16 @@ class Inspection:
         status: Callable[[], Row],
         *,
         elsewhere: Elsewhere | None = None,
+        knows_all: Callable[[], bool] = lambda: True,
     ) -> None:
+        """``knows_all``: whether the source says of other nodes' pods too."""
         self._node = node
         self._ledger = ledger
         self._blocked = blocked
         self._snapshot = snapshot
         self._status = status
         self._elsewhere = elsewhere
+        self._knows_all = knows_all
         self._inventory: Inventory | None = None
 
     def answer(
@@ -233,7 +236,7 @@ class Inspection:
     def _listed(self, request: Request, snapshot: Snapshot) -> Iterator[Row]:
         if self._inventory is None or self._inventory.snapshot is not snapshot:
             self._inventory = Inventory(snapshot)
-        for row in self._inventory.rows(self._node, self._here()):
+        for row in self._inventory.rows(self._node, self._here(), knows_all=self._knows_all()):
             is_there = request.node in {"", row["node"] or self._node}
             if is_there and request.namespace in {"", row["namespace"]} and request.pod in {"", row["pod"]}:
                 yield row

@@ -35,15 +35,17 @@ class Inventory:
         self._roster = Roster(world.pods, world.services)
         self._groups = _Groups(self._policies, self._roster)
 
-    def rows(self, node: str, here: Collection[str]) -> Iterator[Row]:
+    def rows(self, node: str, here: Collection[str], *, knows_all: bool = True) -> Iterator[Row]:
         """Yield all pods of governed namespaces, then the policies without effect.
 
         ``node``: whose inventory it is; ``here``: keys of the pods that this node's kernel knows.
+        ``knows_all``: whether other nodes' pods are known; if not, nobody can say what has no effect.
         """
         governed = (pod for pod in self.snapshot.world.pods if pod.governed)
         for pod in sorted(governed, key=lambda each: (each.namespace, each.name)):
             yield self.pod(pod, pod.node or (node if pod.key in here else ""))
-        yield from self._without_effect()
+        if knows_all:
+            yield from self._without_effect()
 
     def pod(self, pod: Pod, node: str) -> Row:
         """Return the row of one pod."""
