@@ -8,4 +8,7 @@ set -eu
     aiohttp aiohttp-retry aiosignal aiohappyeyeballs frozenlist multidict propcache yarl
 cd "$1"/lib/python3*/site-packages
 rm -rf kubernetes/aio kubernetes/client/api kubernetes/client/models
+# The client imports this package by name, and looks into it only for objects that we do not ask for.
+mkdir kubernetes/client/models
+: >kubernetes/client/models/__init__.py
 find . -type d \( -name test -o -name tests \) -prune -exec rm -rf {} +
