@@ -13,7 +13,7 @@ from enforcer.controller.verdicts import Key
 
 SOON_S: Final = 0.5
 """Between two writes of a policy that was changed by its author."""
-GAP_S: Final = 5.0
+GAP_S: Final = 2.0
 """Between two writes of counters."""
 REPAIR_S: Final = 60.0
 """Before the same is written again, because somebody else has changed it."""
