@@ -17,10 +17,18 @@ import click
     show_default=True,
     help="With 2: two nodes that share a Redis, which is lost and comes back.",
 )
+@click.option(
+    "--cluster",
+    is_flag=True,
+    help="In a real one-node Kubernetes (deploy/setup.sh cluster builds its programs).",
+)
 @click.pass_context
-def demo(ctx: click.Context, as_json: bool, keep: bool, nodes: int) -> None:
+def demo(ctx: click.Context, as_json: bool, keep: bool, nodes: int, cluster: bool) -> None:
     """Contain a poisoned workload on this machine: real resolver, real nftables, own namespaces.
 
-    Needs root, changes nothing outside its namespaces, takes about a minute.
+    Needs root, changes nothing outside its namespaces, takes about a minute; with --cluster five.
     """
-    ctx.exit(importlib.import_module("enforcer.demo").run(as_json_object=as_json, keep=keep, nodes=nodes))
+    if cluster and nodes > 1:
+        raise click.UsageError("--cluster has one node: leave out --nodes")
+    played = importlib.import_module("enforcer.demo").run
+    ctx.exit(played(as_json_object=as_json, keep=keep, nodes=nodes, cluster=cluster))

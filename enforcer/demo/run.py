@@ -28,6 +28,9 @@ from enforcer.demo import (
 )
 from enforcer.demo.cluster import running as running_cluster
 from enforcer.demo.failure import CannotRunHereError, LabFailureError
+from enforcer.demo.kube import scenes as scenes_cluster
+from enforcer.demo.kube.cluster import require as require_cluster
+from enforcer.demo.kube.lab import running as running_kubernetes
 from enforcer.demo.lab import running
 from enforcer.demo.report import Step, as_json, print_progress, print_table
 from enforcer.demo.scenes import Scene, Stage, play, set_stage
@@ -39,6 +42,8 @@ BEFORE = scenes_attacks.BEFORE
 SCENES = (*scenes_names.SCENES, *scenes_attacks.SCENES, *scenes_life.SCENES, *scenes_crash.SCENES)
 BEFORE_NODES = scenes_nodes.BEFORE
 SCENES_NODES = (*scenes_nodes.SCENES, *scenes_losses.SCENES)
+BEFORE_CLUSTER = scenes_cluster.BEFORE
+SCENES_CLUSTER = (*scenes_cluster.FIRST, *SCENES, *scenes_cluster.LAST)
 
 S = TypeVar("S")
 
@@ -55,8 +60,8 @@ class _Play(Generic[S]):
     spaces: dict[str, Space]
 
 
-def run(*, as_json_object: bool = False, keep: bool = False, nodes: int = 1) -> int:
-    """Run the demo on one or two nodes, print its result, return the exit code.
+def run(*, as_json_object: bool = False, keep: bool = False, nodes: int = 1, cluster: bool = False) -> int:
+    """Run the demo on one or two nodes or in a real Kubernetes, print its result, return the exit code.
 
     ``as_json_object`` prints one JSON object and nothing else on stdout; ``keep`` leaves everything
     running after the last step until the process is interrupted.
@@ -65,12 +70,16 @@ def run(*, as_json_object: bool = False, keep: bool = False, nodes: int = 1) -> 
     signal.signal(signal.SIGTERM, _interrupted)
     try:
         prerequisites.require(redis=nodes > 1)
-        if nodes == 1:
+        shown = {"as_json_object": as_json_object, "keep": keep}
+        if cluster:
+            with _kubernetes(console) as real:
+                steps = _played(real, console, **shown)
+        elif nodes == 1:
             with _one_node() as single:
-                steps = _played(single, console, as_json_object=as_json_object, keep=keep)
+                steps = _played(single, console, **shown)
         else:
             with _two_nodes() as double:
-                steps = _played(double, console, as_json_object=as_json_object, keep=keep)
+                steps = _played(double, console, **shown)
     except CannotRunHereError as error:
         console.print(f"[red]The demo cannot run here.[/] {error}", highlight=False)
         return 2
@@ -104,6 +113,17 @@ def _two_nodes() -> Iterator[_Play[NodesStage]]:
         spaces |= {"world": cluster.world.space, "redis": cluster.store_space}
         spaces |= {pod.name: pod.space for node in cluster.nodes for pod in node.pods.values()}
         yield _Play(stage, BEFORE_NODES, SCENES_NODES, tuple(node.ward for node in cluster.nodes), spaces)
+
+
+@contextlib.contextmanager
+def _kubernetes(console: Console) -> Iterator[_Play[scenes_cluster.ClusterStage]]:
+    require_cluster()
+    console.print("Starting a Kubernetes of one node, and building the image if its files have changed.")
+    with running_kubernetes() as lab:
+        stage = scenes_cluster.set_cluster_stage(lab)
+        spaces = {"node": lab.node, "world": lab.world.space}
+        spaces |= {pod.name: pod.space for pod in lab.pods}
+        yield _Play(stage, BEFORE_CLUSTER, SCENES_CLUSTER, (lab.ward,), spaces)
 
 
 def _played(shown: _Play[S], console: Console, *, as_json_object: bool, keep: bool) -> list[Step]:

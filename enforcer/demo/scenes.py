@@ -24,6 +24,7 @@ from enforcer.demo.ward import Ward
 from enforcer.demo.world import World
 
 S = TypeVar("S")
+S_contra = TypeVar("S_contra", contravariant=True)
 BROKEN = (
     LabFailureError,
     OSError,
@@ -62,8 +63,9 @@ class Facts:
 class Grounds(Protocol):
     """Where a play is played: the lab of namespaces, or a cluster."""
 
-    foreign_rules: str
-    """nft text of what others have on the node."""
+    @property
+    def foreign_rules(self) -> str:
+        """What others have on the node, as nft text."""
 
     @property
     def world(self) -> World:
@@ -103,14 +105,14 @@ class Stage:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Scene(Generic[S]):
-    """One step of the demo before it is played, on a stage of kind S."""
+class Scene(Generic[S_contra]):
+    """One step of the demo before it is played, on a stage of that kind (or of one that has more)."""
 
     name: str
     invariant: str
     tried: str
     expected: str
-    play: Callable[[S, Facts], None]
+    play: Callable[[S_contra, Facts], None]
 
 
 def set_stage(lab: Grounds) -> Stage:

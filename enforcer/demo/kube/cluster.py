@@ -121,12 +121,13 @@ class Cluster(Client):
 
         self._await(exists, f"there is no service account {namespace}/{name}", deadline_s)
 
-    def processes_of(self, uid: str) -> list[int]:
-        """Return the host's process ids of a pod, by its control group."""
+    def processes_of(self, uid: str = "") -> list[int]:
+        """Return the host's process ids of a pod, or of all pods, by their control groups."""
+        sought = f"pod{uid}" if uid else self.machine.cgroup
         found = []
         for group in Path("/proc").glob("[0-9]*/cgroup"):
             with contextlib.suppress(OSError):
-                if f"pod{uid}" in group.read_text():
+                if sought in group.read_text():
                     found.append(int(group.parent.name))
         return found
 

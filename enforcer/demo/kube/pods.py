@@ -49,7 +49,7 @@ class ClusterPod(Pod):
 
 
 def pod(name: str, namespace: str = places.NAMESPACE, *, server: str = "", **spec: object) -> Json:
-    """Return the object of a pod that waits; ``server`` is its label as Obot sets it, ``spec`` has more keys."""
+    """Return the object of a pod that waits; ``server`` is its label, as Obot sets it."""
     container = {"name": "main", "image": PAUSE, "imagePullPolicy": "Never"}
     return {
         "apiVersion": "v1",

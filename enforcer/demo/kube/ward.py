@@ -16,13 +16,12 @@ from enforcer.demo import places
 from enforcer.demo.failure import LabFailureError
 from enforcer.demo.kube import images
 from enforcer.demo.kube.cluster import Cluster
-from enforcer.demo.processes import parent_of, uid_of
+from enforcer.demo.processes import parent_of
 from enforcer.demo.ward import Settings, Ward
 
 RELEASE, NAMESPACE = "nameward", "nameward-system"
 AGENT = f"{RELEASE}-agent"
 RUNTIME_DIR = "/run/nameward"
-_RESOLVER_UID = 65353
 _INSTALL_S = 180
 
 
@@ -116,12 +115,11 @@ class ClusterWard(Ward):
     def worker(self, part: str) -> int:
         """Return the host's process id of the ``resolver`` or the ``enforcer``: the child of its supervisor.
 
-        Raises LabFailureError if there is none.
+        Raises LabFailureError if there is none. Needs no API server.
         """
-        processes = [pid for uid in self.pods() for pid in self.cluster.processes_of(uid)]
-        for pid in processes:
-            is_resolver = uid_of(pid) == _RESOLVER_UID
-            if parent_of(pid) in processes and is_resolver == (part == "resolver"):
+        running = [pid for pid in self.cluster.processes_of() if part in _arguments(pid)]
+        for pid in running:
+            if parent_of(pid) in running:
                 return pid
         raise LabFailureError(f"the agent has no {part} process")
 
@@ -143,3 +141,12 @@ class ClusterWard(Ward):
         if self._is_installed:
             self._is_installed = False
             self.cluster.helm("uninstall", RELEASE, "-n", NAMESPACE, "--wait", f"--timeout={_INSTALL_S}s")
+
+
+def _arguments(pid: int) -> list[str]:
+    """The command line of one of our processes; empty if it is not ours or gone."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return []
+    return words if any(word.endswith("/nameward") for word in words[:2]) else []
