@@ -128,6 +128,8 @@ class Proofs:
                 continue
             is_old = now - proof.met_at >= AGAIN_S or proof.met_at <= self._renewed_at
             wait_s = WAITS_S[min(proof.asked, len(WAITS_S) - 1)] if proof.asked else REST_S
+            if proof.asked_at < self._renewed_at:
+                wait_s = min(wait_s, REST_S)
             if is_old and now - proof.asked_at >= wait_s:
                 due.append((proof.asked_at, source))
         return [source for _, source in sorted(due)[:most]]

@@ -160,7 +160,7 @@ def test_a_pod_is_told_of_itself_whether_it_is_enforced():
     """Itself alone, whatever its policy permits; only while the enforcer says so, and is there."""
     stage = a_stage()
     pod = stage.core._decisions.snapshot.pod_at(SOURCE)
-    assert said_of_itself(stage) == (0, gate.Said("t/a", pod.uid, 1, True, False))
+    assert said_of_itself(stage) == (0, gate.Said("t/a", pod.uid, 1, is_governed=True))
     stage.core.pods_enforced((pod.uid, "another"))
     assert said_of_itself(stage)[1].is_enforced
     stage.core.pods_enforced(("another",))
