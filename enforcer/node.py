@@ -16,6 +16,7 @@ from enforcer.break_glass import Openings
 from enforcer.doors import OffLoop
 from enforcer.inspection import Row
 from enforcer.ledger import Ledger
+from enforcer.log_budget import LogBudget
 from enforcer.metrics import Metrics, Series
 from enforcer.reconciler import Reconciler
 from enforcer.records import Records
@@ -119,7 +120,14 @@ class Node:
         self._later = later
         self._now = now
         self._pending = pending
-        self.refusals = Refusals(ledger, blocked, records, lambda: reconciler.snapshot, now)
+        self.refusals = Refusals(
+            ledger,
+            blocked,
+            records,
+            lambda: reconciler.snapshot,
+            now,
+            budget=LogBudget(settings.log.refusals_per_second),
+        )
         self.metrics = Metrics(self._numbers)
         self.repairs: Callable[[], int] = lambda: 0
         self.source_counts: Callable[[], Mapping[Series, float]] = dict
@@ -326,6 +334,7 @@ class Node:
             ("nameward_ruleset_repairs_total", ()): self.repairs(),
             ("nameward_redis_up", ()): self.shared.state == "up",
             ("nameward_break_glass_namespaces", ()): len(self.openings.open),
+            ("nameward_log_records_suppressed_total", ()): self.refusals.budget.suppressed,
             **self.shared.counts,
             **self.reports.counts,
             **self.source_counts(),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from enforcer.blocked import BlockedRecords, Refused
 from enforcer.ledger import Ledger
+from enforcer.log_budget import LogBudget
 from enforcer.nflog import DeniedPacket
 from enforcer.reasons import CLASSES, Tuple, why
 from enforcer.records import Level, Records
@@ -20,6 +21,7 @@ from policy.pods import Pod
 from policy.snapshot import Snapshot
 
 PACKETS_A_TURN = 256
+USUAL_A_SECOND = 20
 MAX_TEXT_CHARS = 1024
 MAX_AGE_S = 3600.0
 _MAX_COUNT = 1_000_000
@@ -35,12 +37,16 @@ class Refusals:
         records: Records,
         snapshot: Callable[[], Snapshot | None],
         now: Callable[[], float],
+        *,
+        budget: LogBudget | None = None,
     ) -> None:
+        """``budget`` bounds what is logged; what is recorded is bounded by ``blocked`` itself."""
         self._ledger = ledger
         self._blocked = blocked
         self._records = records
         self._snapshot = snapshot
         self._now = now
+        self.budget = budget or LogBudget(USUAL_A_SECOND)
         self.packets: dict[str, int] = dict.fromkeys(CLASSES, 0)
 
     def packets_denied(self, packets: list[DeniedPacket]) -> None:
@@ -77,8 +83,9 @@ class Refusals:
         if is_told and pod is not None and snapshot is not None and packet.prefix != "forged":
             asked = (name or None, packet.destination, packet.protocol, packet.port)
             for watched in snapshot.watched(pod, *asked):
-                fields = {**_fields(refused), "watched": " ".join(watched)}
-                self._records.tell("packet.watched", fields=fields)
+                if self._may_log(refused):
+                    fields = {**_fields(refused), "watched": " ".join(watched)}
+                    self._records.tell("packet.watched", fields=fields)
 
     def _doer(self, packet: DeniedPacket, snapshot: Snapshot | None) -> tuple[Pod | None, bytes]:
         """Return whose packet it was and the address to name him by; b"" where it was no pod's.
@@ -125,18 +132,30 @@ class Refusals:
             at=now - (min(record.age_s, MAX_AGE_S) if record.age_s > 0 else 0.0),  # NaN is not more than 0
         )
         if record.verdict == "search":
-            self._records.tell("lookup.search", "debug", fields=_fields(refused))
+            if self._records.is_told("debug") and self._may_log(refused):
+                self._records.tell("lookup.search", "debug", fields=_fields(refused))
         elif record.verdict == "watched":
-            self._records.tell("lookup.watched", "info", fields=_fields(refused))
+            if self._records.is_told("info") and self._may_log(refused):
+                self._records.tell("lookup.watched", "info", fields=_fields(refused))
         else:
             self._tell("limit.reached" if record.verdict == "limit" else "lookup.blocked", "info", refused)
 
     def _tell(self, event: str, level: Level, refused: Refused, **more: object) -> bool:
         count = self._blocked.add(refused)
-        is_told = bool(count) and self._records.is_told(level)
+        is_told = bool(count) and self._records.is_told(level) and self._may_log(refused)
         if is_told:
             self._records.tell(event, level, fields={**_fields(refused), "count": count, **more})
         return is_told
+
+    def _may_log(self, refused: Refused) -> bool:
+        """Use up one record of the pod's, and say now and then how many are missing."""
+        now = self._now()
+        may = self.budget.take(f"{refused.namespace}/{refused.pod}", now)
+        missing = self.budget.unsaid(now)
+        if missing:
+            why = "log.refusalsPerSecond; see nameward blocked"
+            self._records.tell("log.suppressed", "warning", fields={"count": missing}, reason=why)
+        return may
 
 
 def _fields(refused: Refused) -> dict[str, object]:

@@ -23,7 +23,7 @@ BREAK_GLASS = "break-glass"
 """What stands where a policy's name would, in every record of what it opened."""
 UNTIL_MARK = "nameward.dev/break-glass-until"
 REASON_MARK = "nameward.dev/break-glass-reason"
-MAX_REASON_CHARS = 256
+MAX_REASON_CHARS = 512
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 

@@ -116,6 +116,12 @@ ENFORCER_METRICS: dict[str, Metric] = {
             ("outcome",),
             "Kubernetes Events at pods: written, known, failed, or suppressed because there were too many.",
         ),
+        Metric(
+            "nameward_log_records_suppressed_total",
+            "counter",
+            (),
+            "Records of refusals that were not logged, beyond log.refusalsPerSecond.",
+        ),
         Metric("nameward_kernel_errors_total", "counter", (), "Transactions that the kernel refused."),
         Metric("nameward_ruleset_repairs_total", "counter", (), "Times the ruleset had to be restored."),
     )

@@ -336,6 +336,12 @@ class LogSettings(Section, frozen=True, kw_only=True):
 
     JSON is what log collectors read.
     """
+    refusals_per_second: Annotated[int, Key(Count(1, 100_000), restart=True)] = 20
+    """Records of refused lookups and packets a second, at most and in the long run; one pod gets a quarter.
+
+    A pod that tries a thousand names must not fill the log's disk: `nameward blocked` has them,
+    as far as limits.blockedRecords goes.
+    """
 
 
 class Settings(Section, frozen=True, kw_only=True):

@@ -108,3 +108,25 @@ def test_a_resolver_cannot_name_pods_or_times_that_are_not(told: _Told) -> None:
     assert (found.namespace, found.pod, found.times) == ("", "", 1)
     assert max(map(len, (found.pod_ip, found.name, found.qtype, found.policy, found.reason))) <= 1024
     assert found.at <= told.rig.clock()
+
+
+def _lookup(name: str) -> LookupRecord:
+    return LookupRecord(
+        verdict="blocked", namespace="mcp", pod="a", pod_ip="", name=name, qtype="A", policy="", rule="",
+        reason="no rule", count=1, age_s=0.0,
+    )  # fmt: skip
+
+
+def test_what_is_logged_has_a_budget(told: _Told) -> None:
+    """A pod that tries a thousand names: records as far as there is room, log as far as its share goes."""
+    for number in range(0, 1000, 100):
+        names = tuple(_lookup(f"n{each}.example") for each in range(number, number + 100))
+        told.refusals.lookups_recorded(LookupsRecorded(names))
+    events = told.records.events()
+    assert events.count("lookup.blocked") == 50
+    assert events.count("log.suppressed") == 1
+    assert told.refusals.budget.suppressed == 950
+    assert len(told.blocked) == 100
+    told.rig.clock.at += 61
+    told.refusals.lookups_recorded(LookupsRecorded((_lookup("later.example"),)))
+    assert told.records.events()[-2:] == ["log.suppressed", "lookup.blocked"]

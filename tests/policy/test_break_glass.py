@@ -99,7 +99,7 @@ def test_a_long_reason_is_cut() -> None:
     """It stands in records and listings."""
     found = read_marks("obot-mcp", {UNTIL_MARK: OPENED.until, REASON_MARK: "é" * 1000})
     assert isinstance(found, Asked)
-    assert len(found.glass.reason) <= 256
+    assert len(found.glass.reason) <= 512
     assert found.glass.reason.isascii()
 
 
