@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
+import dns.message
 import pytest
 
 from enforcer.demo import places, prerequisites
@@ -13,6 +15,7 @@ from enforcer.demo.network import pod_interface
 from enforcer.demo.pods import Pod
 from enforcer.demo.processes import output_of, wait_until
 from enforcer.demo.stub import Stub
+from policy import gate
 
 pytestmark = pytest.mark.kernel
 
@@ -70,6 +73,24 @@ def test_the_node_enforces_and_has_nothing_to_complain_about(lab: Lab, pods: tup
     assert status["problems"] == []
     tables = output_of(lab.node, ["nft", "list", "tables"])
     assert "table bridge nameward" in tables
+
+
+def said_of_itself(pod: Pod) -> gate.Said:
+    """What the node tells a pod of itself."""
+    query = dns.message.make_query(gate.NAME, "TXT")
+    with pod.space.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        opened.settimeout(3)
+        opened.sendto(query.to_wire(), (places.CLUSTER_DNS, 53))
+        answered = dns.message.from_wire(opened.recv(4096))
+    return gate.read_texts(text.decode() for each in answered.answer[0] for text in each.strings)
+
+
+def test_pods_behind_a_bridge_are_proved(lab: Lab, pods: tuple[Pod, Pod]) -> None:
+    """What they answer to the outside comes by the bridge and meets the forward hook."""
+    for pod in pods:
+        assert wait_until(lambda pod=pod: said_of_itself(pod).is_enforced, 20.0), said_of_itself(pod)
+        assert said_of_itself(pod).pod == f"{places.NAMESPACE}/{pod.name}"
+    assert lab.ward.status()["problems"] == []
 
 
 def test_what_is_answered_is_permitted_and_nothing_else(lab: Lab, pods: tuple[Pod, Pod]) -> None:
