@@ -136,7 +136,7 @@ class Bridge:
     def _write(self, now: float) -> None:
         if now < self._resume_at:
             return
-        for change in self._differences.changes:
+        for change in list(self._differences.changes):
             if self._is_stopped:
                 return
             if self._pace.due_at(change.name, change.content) > self._now():
@@ -153,7 +153,7 @@ class Bridge:
 
     def _make(self, change: Change) -> None:
         """Write one object. Raises ``ApiLost``."""
-        in_a_row = self._pace.wrote(change.name, change.content, self._now())
+        self._pace.writes(change.name, change.content, self._now())
         try:
             outcome = self._sent(change)
         except ApiRefused as refused:
@@ -161,6 +161,8 @@ class Bridge:
                 self._refusals[change.name] = f"FirewallPolicy {change.name} was refused: {refused}"
             self._writes[change.action, "refused"] += 1
             return
+        in_a_row = self._pace.wrote(change.name)
+        self._differences.changes.remove(change)
         self._refusals.pop(change.name, None)
         self._writes[change.action, "done"] += 1
         fields = {"action": change.action, "policy": f"{self._shape.namespace}/{change.name}"}

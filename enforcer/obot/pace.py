@@ -17,6 +17,7 @@ FORGIVEN_S: Final = 300.0
 class _Writes(NamedTuple):
     content: int
     in_a_row: int
+    done: int
     at: float
 
 
@@ -33,14 +34,18 @@ class Pace:
             return float("-inf")
         return last.at + min(FIRST_S * 2.0 ** min(last.in_a_row - 1, 16), LONGEST_S)
 
-    def wrote(self, name: str, content: int, now: float) -> int:
-        """Note a write, successful or not; return how often this content was written in a row."""
+    def writes(self, name: str, content: int, now: float) -> None:
+        """Note that this content is written now, for the first time or again."""
+        in_a_row, done = 1, 0
         last = self._writes.get(name)
-        in_a_row = 1
         if last is not None and last.content == content and now - last.at < FORGIVEN_S:
-            in_a_row += last.in_a_row
-        self._writes[name] = _Writes(content, in_a_row, now)
-        return in_a_row
+            in_a_row, done = last.in_a_row + 1, last.done
+        self._writes[name] = _Writes(content, in_a_row, done, now)
+
+    def wrote(self, name: str) -> int:
+        """Note that the write succeeded; return how often this content did so in a row."""
+        self._writes[name] = last = self._writes[name]._replace(done=self._writes[name].done + 1)
+        return last.done
 
     def keep(self, names: frozenset[str]) -> None:
         """Forget all others."""

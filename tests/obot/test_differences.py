@@ -153,20 +153,33 @@ def test_the_first_write_is_at_once_and_each_further_one_later() -> None:
     """Somebody who writes it back does not make us write as fast as we can; new content does not wait."""
     pace = Pace()
     assert pace.due_at("a", 1) < 0
-    assert pace.wrote("a", 1, 0.0) == 1
+    pace.writes("a", 1, 0.0)
     assert pace.due_at("a", 1) == FIRST_S
-    assert pace.wrote("a", 1, 1.0) == 2
+    pace.writes("a", 1, 1.0)
     assert pace.due_at("a", 1) == 1.0 + FIRST_S * 2
     assert pace.due_at("a", 2) < 0
     for _ in range(30):
-        pace.wrote("a", 1, 2.0)
+        pace.writes("a", 1, 2.0)
     assert pace.due_at("a", 1) == 2.0 + LONGEST_S
-    assert pace.wrote("a", 1, 2.0 + FORGIVEN_S) == 1
+    pace.writes("a", 1, 2.0 + FORGIVEN_S)
+    assert pace.due_at("a", 1) == 2.0 + FORGIVEN_S + FIRST_S
+
+
+def test_only_successes_are_counted_as_writes_in_a_row() -> None:
+    """A write that failed is nobody's contradiction."""
+    pace = Pace()
+    pace.writes("a", 1, 0.0)
+    pace.writes("a", 1, 1.0)
+    assert pace.wrote("a") == 1
+    pace.writes("a", 1, 2.0)
+    assert pace.wrote("a") == 2
+    pace.writes("a", 2, 3.0)
+    assert pace.wrote("a") == 1
 
 
 def test_whoever_is_gone_is_forgotten() -> None:
     """The pace holds what stands, and no more."""
     pace = Pace()
-    pace.wrote("a", 1, 0.0)
+    pace.writes("a", 1, 0.0)
     pace.keep(frozenset({"b"}))
     assert pace.due_at("a", 1) < 0
