@@ -33,7 +33,10 @@ from enforcer.kube.transport import Answer, Transport, state_of
 __all__ = ["AccessError", "Api", "ApiLost", "ApiRefused", "Changed", "Json", "Listed", "Watching", "at"]
 
 SILENCE_S: Final = 75.0
-"""A watch that is silent for so long is dead: bookmarks come every minute."""
+"""A watch that had a bookmark and is silent for so long is dead: they come every minute."""
+FIRST_SILENCE: Final = 2.4
+"""Until its first bookmark a watch may be silent this many times longer: of a collection without any change
+since the API server's own start there are none."""
 LIST_TIMEOUT_S: Final = 30.0
 _PAGES: Final = 10_000
 _MAX_TOKEN_BYTES: Final = 65536
@@ -56,8 +59,10 @@ def at(*steps: str) -> str:
 class Watching:
     """Events of one watch; ``close`` may be called from any thread and ends the iteration."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, silence_s: float) -> None:
         self._answer = answer
+        self._silence_s = silence_s
+        answer.wait_longer(silence_s * FIRST_SILENCE)
         self._is_closed = False
         self._lines = lines(answer.pieces())
 
@@ -65,7 +70,10 @@ class Watching:
         """Yield events until the server or ``close`` ends it. Raises ``ApiRefused``, ``ApiLost``."""
         try:
             for line in self._lines:
-                yield read_event(line)
+                event = read_event(line)
+                if event.kind == "BOOKMARK":
+                    self._answer.wait_longer(self._silence_s)
+                yield event
         except ApiLost:
             if not self._is_closed:
                 raise
@@ -146,13 +154,11 @@ class Api:
         raise ApiLost(f"the API server's list has more than {_PAGES} pages")
 
     def watch(self, path: str, resource_version: str, timeout_s: int, **query: str) -> Watching:
-        """Begin a watch that the server ends after ``timeout_s``; more silence than ``silence_s`` is loss."""
+        """Begin a watch that the server ends after ``timeout_s``; too long a silence is ``ApiLost``."""
         asked = {"watch": "true", "timeoutSeconds": str(timeout_s), "allowWatchBookmarks": "true"} | query
         if resource_version:
             asked["resourceVersion"] = resource_version
-        answer = self._send("GET", path, None, asked)
-        answer.wait_longer(self._silence_s)
-        return Watching(answer)
+        return Watching(self._send("GET", path, None, asked), self._silence_s)
 
     def close(self) -> None:
         """Close the connections that are not in use."""

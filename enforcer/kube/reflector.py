@@ -98,6 +98,11 @@ class Reflector(Generic[T]):
         self._must_list, self._failures = True, 0
         self._interrupt()
 
+    def hurry(self) -> None:
+        """Try again now what it waits to try: somebody knows that the server answers."""
+        if self._in_trouble:
+            self._wake.set()
+
     def reconnect(self) -> None:
         """Give up the watch as it is and begin the next: somebody knows that this one is dead."""
         with self._lock:
@@ -178,17 +183,22 @@ class Reflector(Generic[T]):
             watching.close()
         self._heard()
         try:
-            for event in watching:
-                if self._stopped:
-                    return
-                self._version = version_of(event.object) or self._version
-                self._heard()
-                if event.kind != "BOOKMARK":
-                    self._sink.changed(event.kind, self._keep(event.object))
+            self._follow(watching)
+        except ApiLost:
+            return  # the next watch goes on where this one broke off, or says what is wrong
         finally:
             with self._lock:
                 self._watching = None
             watching.close()
+
+    def _follow(self, watching: Watching) -> None:
+        for event in watching:
+            if self._stopped:
+                return
+            self._version = version_of(event.object) or self._version
+            self._heard()
+            if event.kind != "BOOKMARK":
+                self._sink.changed(event.kind, self._keep(event.object))
 
     def _heard(self) -> None:
         self.heard_at = self._now()

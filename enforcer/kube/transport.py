@@ -21,8 +21,10 @@ from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
+    IncompleteRead,
     MaxRetryError,
     NewConnectionError,
+    ProtocolError,
     ReadTimeoutError,
     SSLError,
 )
@@ -59,8 +61,9 @@ def state_of(path: str) -> State:
 class Answer:
     """What the server answered, as far as it has arrived."""
 
-    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+    def __init__(self, response: urllib3.BaseHTTPResponse, server: str) -> None:
         self._response = response
+        self._server = server
         self.status = response.status
         self.retry_after = response.headers.get("Retry-After")
 
@@ -70,7 +73,7 @@ class Answer:
             while piece := self._response.read1(_PIECE_BYTES):
                 yield piece
         except (HTTPError, OSError, ValueError, AttributeError) as error:
-            raise ApiLost(f"the API server's answer broke off: {_cause(error)}") from None
+            raise ApiLost(f"{self._server}: the answer broke off: {_cause(error)}") from None
 
     def whole(self) -> bytes:
         """Return all of an answer that is one object. Raises ``ApiLost``."""
@@ -133,7 +136,8 @@ class Transport:
                     preload_content=False,
                     redirect=False,
                     retries=False,
-                )
+                ),
+                self._access.server,
             )
         except (HTTPError, OSError, ValueError) as error:
             raise ApiLost(f"{self._access.server}: {_cause(error)}") from None
@@ -217,4 +221,6 @@ def _cause(error: BaseException) -> str:
         return "no answer in time"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, ProtocolError | IncompleteRead):
+        return "the connection ended"
     return printable(str(error))[:200] or type(error).__name__

@@ -139,6 +139,8 @@ class Cluster:
                 self._fresh_at = self._now() if self._is_fresh() else self._fresh_at
             if followed.trouble_now != sentence:
                 followed.trouble_now = sentence
+                for each in self._all() if not sentence else ():
+                    each.reflector.hurry()
                 self._is_told = False
                 self._news.notify_all()
 
