@@ -119,6 +119,25 @@ class Kernel:
             self._guard = nftables.Nftables()
         _run(self._guard, text)
 
+    def remove(self) -> tuple[str, ...]:
+        """Delete our tables in one transaction; name those that were there.
+
+        KernelRejected: none was deleted (a guard that another process owns cannot be).
+        """
+        self._guard = None
+        found = [
+            f"{family} {name}"
+            for family, name, digest in (
+                ("inet", self._table, self.fingerprint()),
+                ("inet", self._guard_table, self.guard_fingerprint()),
+                ("bridge", BRIDGE_TABLE, self.bridge_fingerprint()),
+            )
+            if digest
+        ]
+        if found:
+            _run(self._nft, "\n".join(f"delete table {each}" for each in found))
+        return tuple(found)
+
     def commit_guard(self, changes: Sequence[Change]) -> None:
         """Change sets of the guard table (``elements.GUARD_SETS``); only its owner can."""
         if self._guard is None:

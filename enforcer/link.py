@@ -248,6 +248,7 @@ class LinkHub(Factory):
         self.world_frame = encode(SnapshotPublished(world))
         for link in self.links:
             link.publish(self.world_frame)
+        self.wake()
 
     def tell_enforced(self, uids: frozenset[str]) -> None:
         """Say to every resolver which pods policy is known to be enforced on, if it is not what was said."""
@@ -313,6 +314,8 @@ class LinkHub(Factory):
         return waiting.link is None or waiting.link in self.links
 
     def _turn_again(self) -> None:
+        if self._authority.snapshot is None:
+            return
         if any(link.queue and link.writable for link in self.links):
             self.wake()
         if self.elsewhere is not None and self.elsewhere.waiting:
@@ -321,7 +324,12 @@ class LinkHub(Factory):
             self._retry = self._reactor.callLater(RETRY_S, self.wake)
 
     def _take(self) -> list[tuple[Link | None, GrantRequested]]:
-        """Return a share of what each resolver asks, and as much of what all other nodes ask."""
+        """Return a share of what each resolver asks, and as much of what all other nodes ask.
+
+        Until something is in force nobody is answered: who asks waits as long as its client does.
+        """
+        if self._authority.snapshot is None:
+            return []
         batch: list[tuple[Link | None, GrantRequested]] = []
         others = self.elsewhere is not None and self.elsewhere.waiting > 0
         share = max(1, REQUESTS_A_TURN // max(1, len(self.links) + others))

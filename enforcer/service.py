@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import cast
 
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogBeginner
@@ -20,6 +21,8 @@ from twisted.python.failure import Failure
 from enforcer.kernel import KernelRejected
 from enforcer.kube.access import AccessError
 from enforcer.records import LogRecords
+from enforcer.removal import POD_UID, is_removed
+from enforcer.removed import Removed
 from enforcer.wiring import Wiring
 from policy.runtime.account import AccountError, resolver_account
 from policy.runtime.clock import MonotonicReactor, install_reactor
@@ -48,14 +51,19 @@ def run(config_path: str, sockets: Mapping[str, socket.socket]) -> int:
     reactor = install_reactor()
     process = _Process(reactor, path, settings, records)
     try:
-        process.wiring = Wiring(
-            reactor=reactor,
-            settings=settings,
-            records=records,
-            resolver_uid=account.uid,
-            sockets=sockets,
-            failed=process.failed,
-        )
+        if is_removed(Path(settings.runtime_dir), os.environ.get(POD_UID, "")):
+            process.wiring = Removed(
+                reactor=reactor, settings=settings, records=records, failed=process.failed
+            )
+        else:
+            process.wiring = Wiring(
+                reactor=reactor,
+                settings=settings,
+                records=records,
+                resolver_uid=account.uid,
+                sockets=sockets,
+                failed=process.failed,
+            )
         process.wiring.start()
     except AccessError as error:
         records.tell("enforcer.cannot_start", "error", reason=str(error))
@@ -77,7 +85,7 @@ class _Process:
         self._settings = settings
         self._records = records
         self._code = EXIT_OK
-        self.wiring: Wiring | None = None
+        self.wiring: Wiring | Removed | None = None
 
     def run(self) -> int:
         """Turn the loop until a signal or a failure; return the exit code."""

@@ -37,6 +37,7 @@ from enforcer.probe import Questions
 from enforcer.proving import Proving
 from enforcer.reconciler import Reconciler
 from enforcer.records import LogRecords
+from enforcer.removal import removal_of
 from enforcer.reports.opening import open_reports
 from enforcer.reports.service import LOOK_S
 from enforcer.revision import OnRevoke
@@ -192,6 +193,9 @@ class Wiring:
             turn_done=self._turn_done,
         )
         self.source = self._source(settings)
+        self.removal = removal_of(
+            settings, self._folder, self._records, asked=self._reactor.stop, seen=self.node.source_seen
+        )
         self.node.source_counts = lambda: self.source.counts
         self.reports = open_reports(
             self._reactor,
@@ -284,7 +288,7 @@ class Wiring:
         if self.reports is not None:
             self.reports.start()
             every(self._reactor, LOOK_S, self.reports.look, self._failed)
-        self.source.start(self.node.source_seen)
+        self.source.start(self.removal.look)
 
     def close(self) -> None:
         """Let go of everything; the kernel keeps what is open, the journal says why."""
@@ -325,7 +329,7 @@ class Wiring:
             return
         self.source.stop()
         self.source = source
-        self.source.start(self.node.source_seen)
+        self.source.start(self.removal.look)
 
     def _lay_out(self) -> None:
         """Bring what the structure depends on into force, if it has changed."""

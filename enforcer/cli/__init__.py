@@ -29,6 +29,7 @@ _MODULES = {
     "status": "status",
     "gate": "gate",
     "health": "health",
+    "uninstall": "uninstall",
 }
 
 

@@ -6,12 +6,13 @@ Owns the choice whether there are any. The client is imported only where it is u
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from twisted.python.failure import Failure
 
 from enforcer.blocked import BlockedRecords
-from enforcer.node import Node
+from enforcer.node import Reported
 from enforcer.records import Records
 from enforcer.reports.service import Reports
 from enforcer.reports.told import NodeTold
@@ -20,10 +21,20 @@ from policy.runtime.settings import Settings
 from policy.snapshot import Snapshot
 
 
+class Reporting(Protocol):
+    """Whose reports they are: ``enforcer.node.Node``, or what is left of one (``enforcer.removed``)."""
+
+    removed: bool
+    reports: Reported
+
+    def status(self) -> Mapping[str, Any]:
+        """Return the row of ``nameward status``."""
+
+
 def open_reports(
     reactor: MonotonicReactor,
     settings: Settings,
-    node: Node,
+    node: Reporting,
     *,
     blocked: BlockedRecords,
     records: Records,

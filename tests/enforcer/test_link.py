@@ -244,6 +244,24 @@ def test_a_request_for_a_pod_to_come_waits_and_is_refused_in_the_end(tmp_path: P
     loop.close()
 
 
+def test_nobody_is_answered_before_anything_is_in_force(loop: _Loop) -> None:
+    """An enforcer that has only begun refuses nothing: all that is asked waits for its first snapshot."""
+    snapshot, loop.rig.authority.snapshot = loop.rig.authority.snapshot, None
+    peer = _Resolver(loop)
+    count = link.MAX_WAITING + 10
+    for _ in range(count):
+        peer.peer.sendall(encode(loop.rig.request("a.example.org", API)))
+    loop.until(lambda: loop.hub.pending == count)
+    loop.rig.clock.at += 2 * link.WAIT_S
+    loop.reactor.runUntilCurrent()
+    assert peer.answers() == []
+    assert snapshot is not None
+    loop.rig.authority.snapshot = snapshot
+    loop.hub.publish(snapshot.world)
+    loop.until(lambda: len(peer.answers()) == count)
+    assert {each.outcomes for each in peer.answers()} == {("realized",)}
+
+
 FAR = msgspec.structs.replace(B, node="node-b")
 
 

@@ -2,82 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
-import enforcer
 from enforcer.demo import places, prerequisites
 from enforcer.demo.failure import CannotRunHereError
 from enforcer.demo.flood import Counts, Flood, Plan
 from enforcer.demo.lab import running
-from enforcer.demo.processes import descendants, start, stop, wait_until
+from enforcer.demo.processes import wait_until
 from enforcer.demo.scenes import Stage, set_stage
-from enforcer.demo.spaces import Space
-from enforcer.demo.ward import configuration
-from enforcer.health import Told, ask
+from tests.lab.agents import LONG_S, AgentPod, configured
 
 pytestmark = pytest.mark.kernel
 
-MAIN = "import sys; from enforcer.cli import main; sys.exit(main())"
-LEAST = "-all,+net_admin,+chown"
-"""What the enforcer's container may have."""
 RATE = 200.0
-LONG_S = 30.0
-
-
-class AgentPod:
-    """One pod of the DaemonSet: two containers, which share runtimeDir with every other pod of the node."""
-
-    def __init__(self, space: Space, folder: Path, config: Path) -> None:
-        folder.mkdir()
-        self.log = folder / "log"
-        self._health = {part: folder / f"{part}.sock" for part in ("enforcer", "resolver")}
-        env = {**os.environ, "PYTHONPATH": str(Path(enforcer.__file__).parents[1])}
-        nameward = [sys.executable, "-c", MAIN]
-        self.parts: dict[str, subprocess.Popen[bytes]] = {}
-        for part, path in self._health.items():
-            argv = [*nameward, part, "--config", str(config), "--health", str(path)]
-            if part == "enforcer":
-                argv = ["setpriv", f"--bounding-set={LEAST}", "--no-new-privs", *argv, "--take-over"]
-            self.parts[part] = start(space, argv, self.log, env)
-
-    def says(self, part: str) -> Told | None:
-        """What a container says of itself; None while nobody answers."""
-        try:
-            return ask(str(self._health[part]), 10)
-        except OSError:
-            return None
-
-    @property
-    def is_ready(self) -> bool:
-        """As the kubelet sees it: both containers are."""
-        return all((told := self.says(part)) is not None and told.ready for part in self.parts)
-
-    def await_ready(self) -> None:
-        """Wait for it; the log says why not."""
-        ready = wait_until(lambda: self.is_ready, LONG_S, 0.05)
-        assert ready, f"{[self.says(part) for part in self.parts]} {self.log.read_text()[-3000:]}"
-
-    def kill(self) -> None:
-        """Kill every process of it, as a node's OOM killer might."""
-        for process in self.parts.values():
-            for pid in descendants(process.pid):
-                os.kill(pid, signal.SIGKILL)
-
-    def stop(self) -> None:
-        """SIGTERM to both, as the kubelet does."""
-        for process in self.parts.values():
-            process.terminate()
-        for process in self.parts.values():
-            stop(process)
-
 
 Add = Callable[[str], AgentPod]
 
@@ -95,17 +35,12 @@ def stage() -> Iterator[Stage]:
 
 @pytest.fixture
 def add(stage: Stage, tmp_path: Path) -> Iterator[Add]:
-    """Adds pods of the DaemonSet to the node. A hold may be long: a slow machine loses nothing by it."""
-    lab = stage.lab
-    folder = Path(lab.ward.config).parent  # type: ignore[attr-defined]
-    dns = {"upstreams": [places.UPSTREAM4], "holdTimeout": "4s", "deadline": "4.5s"}
-    settings = configuration(folder, [folder / "manifests"], dns=dns, log={"level": "info"})
-    config = folder / "agent.yaml"
-    config.write_text(yaml.safe_dump(settings))
+    """Adds pods of the DaemonSet to the node."""
+    config = configured(stage.lab.ward)
     made: list[AgentPod] = []
 
     def one(name: str) -> AgentPod:
-        made.append(AgentPod(lab.node, tmp_path / name, config))
+        made.append(AgentPod(stage.lab.node, tmp_path / name, config))
         return made[-1]
 
     yield one
