@@ -22,6 +22,7 @@ ABSENT: object = object()
 _MAX_UNKNOWN = 8
 _LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?\Z")
 _DNS_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?\Z")
+_NAME_PART = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\Z")
 _TYPES = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", int: "a whole number"}
 
 
@@ -143,8 +144,8 @@ def _is_label_key(key: str) -> bool:
 
 
 def is_object_name(name: str) -> bool:
-    """Say whether it is a DNS subdomain as Kubernetes wants object names (RFC 1123)."""
-    return len(name) <= 253 and all(_DNS_LABEL.match(part) for part in name.split("."))
+    """Say whether Kubernetes takes it as a name: like a DNS subdomain, but a part may have any length."""
+    return len(name) <= 253 and all(_NAME_PART.match(part) for part in name.split("."))
 
 
 def is_namespace_name(name: str) -> bool:

@@ -7,6 +7,7 @@ the long run, whatever happens in the cluster.
 
 from __future__ import annotations
 
+import heapq
 from typing import Final
 
 from enforcer.controller.verdicts import Key
@@ -27,6 +28,8 @@ class Pace:
 
     def __init__(self, now: float) -> None:
         self._due: dict[Key, float] = {}
+        self._queue: list[tuple[float, Key]] = []
+        """A heap; what is not in ``_due`` with the same time counts no more."""
         self._written_at: dict[Key, float] = {}
         self._retry_s: dict[Key, float] = {}
         self._tokens = BURST
@@ -39,7 +42,12 @@ class Pace:
         waiting = self._due.get(key)
         if waiting is not None:
             due = max(due, waiting) if key in self._retry_s else min(due, waiting)
-        self._due[key] = due
+        self._enqueue(key, due)
+
+    def _enqueue(self, key: Key, due: float) -> None:
+        if self._due.get(key) != due:
+            self._due[key] = due
+            heapq.heappush(self._queue, (due, key))
 
     def forget(self, key: Key) -> None:
         """The policy has gone."""
@@ -50,11 +58,17 @@ class Pace:
         """Return the policy that has waited longest, if one is due and a request may go out."""
         if not self._due or not self.may_send(now):
             return None
-        key = min(self._due, key=self._due.__getitem__)
-        if self._due[key] > now:
+        due, key = self._first()
+        if due > now:
             return None
         del self._due[key]
         return key
+
+    def _first(self) -> tuple[float, Key]:
+        """Return what is due first; something must be."""
+        while self._due.get(self._queue[0][1]) != self._queue[0][0]:
+            heapq.heappop(self._queue)
+        return self._queue[0]
 
     def may_send(self, now: float) -> bool:
         """Say whether a request may go out."""
@@ -79,7 +93,7 @@ class Pace:
         """The API server did not take it: again later, and ever later."""
         pause_s = self._retry_s.get(key, RETRY_S[0])
         self._retry_s[key] = min(pause_s * 2, RETRY_S[1])
-        self._due[key] = now + pause_s
+        self._enqueue(key, now + pause_s)
 
     def hold(self, until: float) -> None:
         """Nothing goes out until then: the API server does not answer, or asked for it."""
@@ -90,7 +104,7 @@ class Pace:
         if not self._due:
             return float("inf")
         self._fill(now)
-        first = max(min(self._due.values()), self._held_until)
+        first = max(self._first()[0], self._held_until)
         return max(first, now + (1 - self._tokens) / RATE) if self._tokens < 1 else first
 
     def _fill(self, now: float) -> None:

@@ -346,3 +346,11 @@ def test_a_thousand_policies_in_one_file_are_a_thousand_policies() -> None:
     loaded = load(text)
     assert len(loaded.policies) == 1000
     assert not loaded.findings
+
+
+def test_a_part_of_a_name_may_be_long() -> None:
+    """Names have at most 253 characters, their parts any length: a static pod's name ends in its node's."""
+    name = "kube-proxy-" + "a-node-with-a-long-name-" * 6 + "1"
+    loaded = load_manifests({"pod.yaml": POD.replace("name: a,", f"name: {name},")}, EVERY_NAMESPACE)
+    assert [pod.name for pod in loaded.pods] == [name]
+    assert loaded.findings == ()
