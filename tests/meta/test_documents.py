@@ -97,7 +97,8 @@ def _is_a_command(words: list[str]) -> None:
 def test_every_command_of_the_contract_is_there() -> None:
     """This release's commands; the readme and --help show them."""
     asking = {"status", "inventory", "explain", "blocked", "grants"}
-    commands = {"demo", "node", "enforcer", "resolver", "check", "bridge"} | asking
+    clustered = {"controller", "bridge", "gate", "health", "uninstall"}
+    commands = {"demo", "node", "enforcer", "resolver", "check"} | asking | clustered
     assert set(main.list_commands(click.Context(main))) == commands
 
 
