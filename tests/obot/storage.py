@@ -1,6 +1,6 @@
 """A storage of Obot's for tests: an API server of its own kind, with all of its habits.
 
-JSON only; no bookmarks; versions are numbers of rows, so that a compaction makes them go down; watches
+JSON only; an empty list is null; no bookmarks; versions are numbers of rows, so that a compaction makes them go down; watches
 end by themselves; whoever has no good token is anonymous, and refused with 403; the certificate is its
 own and for localhost; everything but reading its policies is refused.
 """
@@ -92,7 +92,7 @@ class Storage:
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"https://localhost:{self._port}"
+        return f"https://127.0.0.1:{self._port}"
 
     @property
     def fingerprint(self) -> str:
@@ -104,7 +104,7 @@ class Storage:
 
     def start(self) -> Storage:
         """Listen, with a certificate made now."""
-        Certificates(self._folder, ("localhost", "127.0.0.1"))
+        Certificates(self._folder, ("localhost",))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._folder / "server.pem", self._folder / "server.key")
         self._server = _Server(("127.0.0.1", self._port), self, context)
@@ -211,7 +211,7 @@ class Storage:
             "kind": "MCPNetworkPolicyList",
             "apiVersion": "obot.obot.ai/v1",
             "metadata": metadata,
-            "items": items,
+            "items": items or None,
         }
 
     def events(self, query: dict[str, str]) -> Iterator[Json | None]:

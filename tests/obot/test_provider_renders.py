@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from enforcer.demo.kube import binaries
 from tests.obot.obots import CHART, MCP_RULES, RELEASE
 
 pytestmark = pytest.mark.cluster
+DOCS = Path(__file__).parents[2] / "docs"
 GOLDEN = Path(__file__).parents[1] / "golden" / "charts"
 OBOT = CHART / "values-obot.yaml"
 PRESETS = ["", *sorted(file.stem for file in CHART.glob("values-*.yaml") if file != OBOT)]
@@ -74,6 +76,14 @@ def test_it_holds_only_what_obot_may_make(preset: str) -> None:
             for verb in rule["verbs"]
         }
         assert set(given["verbs"]) <= held
+
+
+def test_the_page_says_every_verb() -> None:
+    """docs/obot.md: what the bridge may do in the namespace of the servers, and nothing else."""
+    [role] = [each for each in objects(rendered("")) if each["kind"] == "Role"]
+    [given] = role["rules"]
+    [said] = re.findall(r"\| `firewallpolicies`: ([a-z, ]+) \|", (DOCS / "obot.md").read_text())
+    assert (given["resources"], said.split(", ")) == (["firewallpolicies"], given["verbs"])
 
 
 @pytest.mark.parametrize("preset", PRESETS)
