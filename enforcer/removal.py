@@ -29,7 +29,7 @@ from policy.runtime.settings import Settings
 MARK = "nameward.dev/uninstall"
 POD_UID = "POD_UID"
 OUR_FILES = (
-    "able", "authority.sock", "break-glass", "cluster.json", "handover.sock", "inspect.sock",
+    "able", "authority.sock", "break-glass", "break-glass.next", "cluster.json", "handover.sock", "inspect.sock",
     "installed", "installed.next", "journal", "journal.next", "removed", "removed.next", "structure",
 )  # fmt: skip
 """What there may be in runtimeDir, but for the lock."""
@@ -161,9 +161,13 @@ def forget_removed(folder: Path) -> None:
 
 
 def take_away(kernel: KernelDoor, routes: RoutesDoor) -> tuple[str, ...]:
-    """Remove tables, rules and route; name what was there. ``OSError`` if the kernel refuses."""
+    """Remove tables, rules and route; name what was there. ``OSError`` if the kernel refuses.
+
+    The tables first: what they mark would find no route without the rules.
+    """
+    gone = kernel.remove()
     routes.remove_dns_rule()
-    return kernel.remove()
+    return gone
 
 
 def clear(folder: Path) -> None:

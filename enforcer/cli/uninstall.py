@@ -26,6 +26,7 @@ from policy.manifest_findings import printable
 from policy.runtime.clock import now, wall_now
 
 if TYPE_CHECKING:
+    from enforcer.kube.access import Access
     from enforcer.kube.client import Api
 
 NODE_STATUSES = "/apis/nameward.dev/v1alpha1/nodestatuses"
@@ -45,7 +46,11 @@ class Nodes(NamedTuple):
 @click.option(
     "--local", is_flag=True, help="Take the rules away on this node, where no Nameward runs any more."
 )
-@click.option("--namespace", default="", help="Nameward's own namespace.  [default: this pod's]")
+@click.option(
+    "--kubeconfig", default="", help="How the cluster is reached.  [default: this pod's service account]"
+)
+@click.option("--context", default="", help="The context of that file.  [default: its current one]")
+@click.option("--namespace", default="", help="Nameward's own namespace.  [default: the account's]")
 @click.option(
     "--wait",
     type=DurationParameter(),
@@ -54,15 +59,27 @@ class Nodes(NamedTuple):
     help="How long to wait for the nodes.",
 )
 @click.pass_context
-def uninstall(ctx: click.Context, config: str | None, local: bool, namespace: str, wait: float) -> None:
+def uninstall(
+    ctx: click.Context,
+    config: str | None,
+    *,
+    local: bool,
+    kubeconfig: str,
+    context: str,
+    namespace: str,
+    wait: float,
+) -> None:
     """Have every node take Nameward's rules away; before the chart goes. Ending Nameward leaves them."""
     if local:
         _remove_here(reader_settings(config).runtime_dir)
         return
+    from enforcer.kube.access import AccessError, from_kubeconfig, in_cluster  # noqa: PLC0415 - not for --local
+
     try:
-        still = _remove_everywhere(namespace, wait)
-    except _Refused as error:
-        raise CommandFailure(str(error)) from None
+        access = from_kubeconfig(kubeconfig, context) if kubeconfig else in_cluster()
+    except AccessError as error:
+        raise UsageFailure(f"{error} (or --kubeconfig FILE; on a node: --local)") from None
+    still = remove_everywhere(access, namespace or access.namespace, wait)
     ctx.exit(1 if still else 0)
 
 
@@ -84,26 +101,17 @@ def _remove_here(runtime_dir: str) -> None:
     click.echo(f"removed: {', '.join(gone)}" if gone else "there were no rules of Nameward here")
 
 
-class _Refused(Exception):
-    """The API server did not do what was asked; the text is a sentence."""
-
-
-def _remove_everywhere(namespace: str, wait_s: float) -> tuple[str, ...]:
+def remove_everywhere(access: Access, namespace: str, wait_s: float) -> tuple[str, ...]:
     """Mark the namespace and wait; returns the nodes that did not say that their rules are gone."""
-    from enforcer.kube.access import AccessError, in_cluster  # noqa: PLC0415 - only here a client is needed
-    from enforcer.kube.client import Api, ApiLost, ApiRefused  # noqa: PLC0415 - as above
+    from enforcer.kube.client import Api, ApiLost, ApiRefused  # noqa: PLC0415 - only here a client is needed
 
+    api = Api(access, user_agent="nameward-uninstall")
     try:
-        access = in_cluster()
-        ours = namespace or access.namespace
-        api = Api(access, user_agent="nameward-uninstall")
-        mark(api, ours)
-        click.echo(f"asked every node to take its rules away: {MARK} on namespace {ours}")
+        mark(api, namespace)
+        click.echo(f"asked every node to take its rules away: {MARK} on namespace {printable(namespace)}")
         nodes = await_nodes(lambda: _nodes(api), wait_s, now, time.sleep)
-    except AccessError as error:
-        raise _Refused(str(error)) from None
     except (ApiRefused, ApiLost) as error:
-        raise _Refused(f"the API server did not do it: {error}") from None
+        raise CommandFailure(f"the API server does not do it: {error}") from None
     for line in said(nodes, wait_s):
         click.echo(line)
     return nodes.waited_for
