@@ -37,6 +37,7 @@ State = Literal["pending", "proved", "past", "silent", "untracked", "no way out"
 packets could leave."""
 
 _WORST: tuple[State, ...] = ("past", "untracked", "silent", "pending", "proved", "no way out")
+_RANK = {state: rank for rank, state in enumerate(_WORST)}
 
 
 class Seen(NamedTuple):
@@ -155,7 +156,7 @@ class Proofs:
         for source, proof in self._proofs.items():
             state, identity = self.state(source, now), proof.identity
             known = found.get(identity.uid)
-            if known is None or _WORST.index(state) < _WORST.index(known[0]):
+            if known is None or _RANK[state] < _RANK[known[0]]:
                 found[identity.uid] = (state, identity)
         return found
 

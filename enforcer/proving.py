@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 from enforcer.doors import KernelDoor
 from enforcer.identity import Identity
 from enforcer.kernel import KernelRejected
-from enforcer.proofs import NAMED, Findings, Proofs, Seen, findings
+from enforcer.proofs import NAMED, Findings, Proofs, Seen, State, findings
 from enforcer.records import Records
 from enforcer.witness import REMEMBERED_S
 
@@ -79,6 +79,7 @@ class Proving:
         self._proofs = Proofs()
         self._controls: dict[bytes, OpenQuestion] = {}
         self._is_stale = True
+        self._states: dict[str, State] = {}
         self.is_required = True
         """What is not proved keeps the node from enforcing; else it is a problem that is said."""
         self.findings = Findings()
@@ -164,8 +165,11 @@ class Proving:
 
     def _conclude(self, now: float) -> None:
         pods = self._proofs.pods(now)
-        states = {state for state, _ in pods.values()}
-        chains = self._untracked_by() if "untracked" in states else ()
+        states = {uid: state for uid, (state, _) in pods.items()}
+        if states == self._states:
+            return
+        self._states = states
+        chains = self._untracked_by() if "untracked" in states.values() else ()
         found = findings(pods, self._culprits(pods), chains)
         if found == self.findings:
             return
