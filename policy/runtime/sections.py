@@ -140,10 +140,13 @@ class DnsSettings(Section, frozen=True, kw_only=True):
 
     Kubernetes' own default.
     """
-    cluster_upstreams: Annotated[tuple[str, ...], Key(Items(UpstreamText()))] = ()
+    cluster_upstreams: Annotated[
+        tuple[str, ...],
+        Key(Items(UpstreamText()), default="none; in a pod of the cluster, the servers of its resolv.conf"),
+    ] = ()
     """The cluster's DNS servers, asked for names under clusterDomain.
 
-    Empty where there is no cluster: such names then do not exist.
+    Without any, such names do not exist. dnsPolicy ClusterFirstWithHostNet gives a pod the cluster's.
     """
     search_domains: Annotated[tuple[str, ...], Key(Items(Domain()), default="the host's resolv.conf")] = ()
     """Suffixes that the resolvers in pods append to names; such a lookup is not listed as blocked.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +17,7 @@ import msgspec
 from policy.runtime.reader import Problem, Reader, leaves, overlay, parse_yaml
 from policy.runtime.redis_url import Kind as RedisKind
 from policy.runtime.redis_url import parse_redis_url
+from policy.runtime.resolvconf import HOST_FILES, host_upstreams
 from policy.runtime.sections import (
     SHARED_KEYS,
     DnsSettings,
@@ -63,8 +64,12 @@ class SettingsError(Exception):
         return "\n".join(f"{self.source}: {problem}" for problem in self.problems)
 
 
-def load_settings(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Settings:
-    """Read the file (None: defaults only) and the environment over it.
+def load_settings(
+    path: str | os.PathLike[str] | None,
+    environ: Mapping[str, str],
+    resolv_conf: Iterable[str] = HOST_FILES,
+) -> Settings:
+    """Read the file (None: defaults only) and the environment over it; ``resolv_conf`` gives defaults.
 
     Raises ``SettingsError`` with every mistake; an unreadable file is one.
     """
@@ -77,7 +82,7 @@ def load_settings(path: str | os.PathLike[str] | None, environ: Mapping[str, str
     found = cast("Settings | None", reader.section(Settings, tree, ""))
     if found is None or reader.problems:
         raise SettingsError(source, tuple(reader.problems))
-    settings = msgspec.structs.replace(found, node=found.node or _hostname())
+    settings = _completed(found, environ, resolv_conf)
     problems = tuple(_between(settings, from_file=path is not None))
     if problems:
         raise SettingsError(source, problems)
@@ -95,6 +100,15 @@ def _parsed(path: Path) -> tuple[object, Problem | None]:
     if len(text) > _SIZE_BYTES:
         return None, Problem("", "is larger than 1 MiB", "is it the configuration at all?")
     return parse_yaml(text)
+
+
+def _completed(found: Settings, environ: Mapping[str, str], resolv_conf: Iterable[str]) -> Settings:
+    """Fill in what the host says; in a pod of the cluster, resolv.conf has the cluster's own servers."""
+    dns, policy = found.dns, found.policy
+    is_in_pod = bool(environ.get("KUBERNETES_SERVICE_HOST")) and not policy.kubernetes.kubeconfig
+    if policy.source == "kubernetes" and is_in_pod and not dns.cluster_upstreams:
+        dns = msgspec.structs.replace(dns, cluster_upstreams=host_upstreams(resolv_conf))
+    return msgspec.structs.replace(found, node=found.node or _hostname(), dns=dns)
 
 
 def _hostname() -> str:

@@ -419,3 +419,22 @@ def test_the_resolver_never_runs_as_root() -> None:
             resolver_account(user)
     with pytest.raises(AccountError, match="there is no user nobody-here"):
         resolver_account("nobody-here")
+
+
+def test_in_a_pod_the_clusters_servers_stand_in_resolv_conf(tmp_path: Path) -> None:
+    """The kubelet writes them there; outside of a pod that file says nothing of the cluster."""
+    resolv = tmp_path / "resolv.conf"
+    resolv.write_text("search svc.cluster.local\nnameserver 10.96.0.10\n")
+    file = tmp_path / "nameward.yaml"
+    inside = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
+
+    def servers(more: str, environ: dict[str, str], source: str = "kubernetes") -> tuple[str, ...]:
+        file.write_text(f"policy: {{source: {source}, governedNamespaces: [a]}}\n{more}")
+        return load_settings(file, environ, [str(resolv)]).dns.cluster_upstreams
+
+    assert servers("", inside) == ("10.96.0.10",)
+    assert servers("", {}) == ()
+    assert servers("", inside, "files") == ()
+    assert servers("dns: {clusterUpstreams: [10.0.0.10]}", inside) == ("10.0.0.10",)
+    away = inside | {"NAMEWARD_POLICY_KUBERNETES_KUBECONFIG": "/etc/nameward/kubeconfig"}
+    assert servers("", away) == ()
