@@ -29,8 +29,9 @@ from policy.runtime.settings import Settings
 MARK = "nameward.dev/uninstall"
 POD_UID = "POD_UID"
 OUR_FILES = (
-    "able", "authority.sock", "break-glass", "break-glass.next", "cluster.json", "handover.sock", "inspect.sock",
-    "installed", "installed.next", "journal", "journal.next", "removed", "removed.next", "structure",
+    "able", "authority.sock", "break-glass", "break-glass.next", "cluster.json", "handover.sock",
+    "inspect.sock", "installed", "installed.next", "journal", "journal.next", "removed", "removed.next",
+    "structure",
 )  # fmt: skip
 """What there may be in runtimeDir, but for the lock."""
 

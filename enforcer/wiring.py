@@ -273,6 +273,7 @@ class Wiring:
             lambda: self.reconciler.snapshot,
             self.node.status,
             elsewhere=self.sharing.view if self.sharing is not None else None,
+            knows_all=lambda: self.sharing is not None or self._settings.policy.source == "files",
         )
         later = self._reactor.callLater
         askers = inspect.InspectFactory(inspection, now, later, inspect.Turns(now, later))
