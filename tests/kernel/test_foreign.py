@@ -48,6 +48,15 @@ def test_notrack_of_more_than_dns_is_named(kernel, lab):
     assert "inet fast web" in kernel.foreign().problems[0]
 
 
+def test_notrack_of_all_but_dns_is_named(kernel, lab):
+    """A comparison with 53 that exempts it narrows nothing."""
+    lab.nft(
+        "table inet fast {\n chain raw {\n type filter hook prerouting priority raw;\n"
+        " ip saddr 10.244.0.0/16 tcp dport != 53 notrack\n }\n}"
+    )
+    assert kernel.foreign().untracked == ("inet fast raw",)
+
+
 def test_notrack_of_iptables_is_named(kernel, lab):
     """The CT target in table raw; not where it is for port 53 alone."""
     if shutil.which("iptables-nft") is None:
