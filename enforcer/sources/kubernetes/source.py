@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from twisted.python.failure import Failure
 
@@ -22,7 +22,7 @@ from enforcer.sources.kubernetes.cluster import Cluster, News, Place
 from enforcer.sources.kubernetes.saved import SavedCopy
 from enforcer.sources.kubernetes.store import only_needed
 from policy.manifest import Loaded, assemble
-from policy.runtime.clock import MonotonicReactor, wall_now
+from policy.runtime.clock import wall_now
 
 SAVED_AFTER_S: Final = 3.0
 """How long a start waits for the API server before the saved copy counts; its first error ends the wait."""
@@ -35,12 +35,22 @@ PULSE_S: Final = 5.0
 _JOIN_S: Final = 2.0
 
 
+class Loop(Protocol):
+    """What is needed of the reactor."""
+
+    def seconds(self) -> float:
+        """Return monotonic seconds."""
+
+    def callFromThread(self, call: Callable[..., object], /, *arguments: object) -> object:  # noqa: N802
+        """Call it on the loop."""
+
+
 class KubernetesSource:
     """See ``enforcer.sources.Source`` and the module."""
 
     def __init__(
         self,
-        reactor: MonotonicReactor,
+        reactor: Loop,
         api: Api,
         place: Place,
         saved: SavedCopy,
