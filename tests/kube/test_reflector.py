@@ -354,6 +354,7 @@ def test_a_mistake_of_ours_is_told(server: ScriptedApi) -> None:
     reflector = Reflector[Name](Api(server.access), PODS, Broken(), keep=kept, died=died.set)
     reflector.start()
     assert died.wait(20)
+    reflector.stop(join_s=20)
 
 
 def test_stopping_is_quick_and_silent(server: ScriptedApi, reflect: Start) -> None:
