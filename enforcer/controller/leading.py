@@ -21,6 +21,8 @@ from policy.runtime.clock import now, wall_now
 
 DEFINITIONS_S: Final = 60.0
 """How often the definitions of the kinds are looked at: another product may replace them."""
+_DOUBT_S: Final = 5.0
+"""How soon, where a policy's status could not be written."""
 _LOST_S: Final = 2.0
 _LONGEST_LOST_S: Final = 30.0
 _IDLE_S: Final = 1.0
@@ -85,7 +87,7 @@ class Term:
         """Changed or gone since: what is heard next says how. Anything else is worth a record."""
         self._failed(write, hold_s=refused.retry_after_s or 0.0)
         if write.act == "mirror" and refused.status in {404, 422, 500}:
-            self._definitions_at = now()
+            self._definitions_at = min(self._definitions_at, now() + _DOUBT_S)
         if refused.status not in {404, 409, 429}:
             fields = {"act": write.act, "namespace": write.namespace, "name": write.name}
             self._records.tell("controller.refused", "warning", fields=fields, reason=str(refused))

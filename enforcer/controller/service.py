@@ -70,7 +70,6 @@ class _Process:
                 self._lead(election)
             else:
                 self._ended.wait(max(0.0, election.watcher.look_at(now()) - now()))
-        election.release()
         return self._code
 
     def _lead(self, election: Election) -> None:
@@ -86,6 +85,8 @@ class _Process:
                     self._tell_trouble(election.trouble)
                 term.turn(watcher.look_at(now()), lambda: self._may_write(election))
         finally:
+            if self._ended.is_set():
+                election.release()
             term.stop()
         self._records.tell("controller.standby", fields={"written": term.written})
 

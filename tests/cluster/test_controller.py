@@ -319,6 +319,25 @@ def install_foreign(api: RealApi) -> None:
     api.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
 
 
+def test_a_definition_that_goes_and_comes_back(own_api: RealApi, tmp_path: Path) -> None:
+    """Removed while the controller runs, with all policies: it stays, and goes on with what comes."""
+    install_kinds(own_api)
+    door = own_api.admin
+    space = own_api.namespace("status", labels=GOVERNED)
+    started = Controller(account_of(own_api), tmp_path, "lasting")
+    try:
+        door.create(POLICIES.format(space), firewall_policy("before"))
+        _wait(door, space, "before", "Accepted", "Accepted")
+        own_api.kubectl("delete", "crd", "firewallpolicies.networking.aviatrix.com", "--timeout=60s")
+        started.wait_for("controller.trouble")
+        install_kinds(own_api)
+        path = POLICIES.format(space)
+        until(lambda: not refusal(lambda: door.create(path, firewall_policy("after"))), "it is served again")
+        _wait(door, space, "after", "Accepted", "Accepted")
+    finally:
+        assert started.stop() == 0
+
+
 def test_without_an_api_server_that_can_be_reached(tmp_path: Path) -> None:
     """A kubeconfig that is none ends it with one sentence and the exit code of wrong settings."""
     kubeconfig = tmp_path / "kubeconfig"

