@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from enforcer.authority import Authority
 from enforcer.blocked import BlockedRecords
 from enforcer.break_glass import Openings
+from enforcer.desired import unadmitted
 from enforcer.doors import OffLoop
 from enforcer.inspection import Row
 from enforcer.ledger import Ledger
@@ -91,6 +92,18 @@ class Unreported:
 class Node:
     """The flow from what the source has seen to what is in force."""
 
+    shared: Shared = Alone()
+    reports: Reported = Unreported()
+    removed: bool = False
+    """Whether everything of ours was taken away, because it was uninstalled."""
+    doubts: tuple[str, ...] = ("nothing was loaded yet",)
+    """What keeps the node from enforcing, by the last self-check."""
+    configuration_problems: tuple[str, ...] = ()
+    host_problems: tuple[str, ...] = ()
+    _upstreams: tuple[UpstreamState, ...] = ()
+    _resolver_refuses: bool = False
+    _seen: Seen | None = None
+
     def __init__(
         self,
         *,
@@ -131,17 +144,6 @@ class Node:
         self.metrics = Metrics(self._numbers)
         self.repairs: Callable[[], int] = lambda: 0
         self.source_counts: Callable[[], Mapping[Series, float]] = dict
-        self.shared: Shared = Alone()
-        self.reports: Reported = Unreported()
-        self.removed = False
-        """Whether everything of ours was taken away, because it was uninstalled."""
-        self.doubts: tuple[str, ...] = ("nothing was loaded yet",)
-        """What keeps the node from enforcing, by the last self-check."""
-        self.configuration_problems: tuple[str, ...] = ()
-        self.host_problems: tuple[str, ...] = ()
-        self._upstreams: tuple[UpstreamState, ...] = ()
-        self._resolver_refuses = False
-        self._seen: Seen | None = None
         self._generation = 0
         self._is_compiling = False
         self._is_stale = False
@@ -291,14 +293,19 @@ class Node:
             said += [_sentence(each) for each in seen.loaded.findings if each.severity == "error"]
         if snapshot is not None:
             said += snapshot.problems
-            admitted = self._authority.admitted
             said += [
                 f"pod {pod.key} is declared and not admitted: {self._missing_way(pod)}"
-                for pod in snapshot.world.pods
-                if pod.governed and pod.addresses and not pod.host_network
-                and pod.node in {"", self.settings.node} and pod.key not in admitted
-            ]  # fmt: skip
+                for pod in self.unadmitted
+            ]
         return tuple(dict.fromkeys(said))
+
+    @property
+    def unadmitted(self) -> list[Pod]:
+        """This node's governed pods that have addresses and are not admitted."""
+        snapshot = self._reconciler.snapshot
+        if snapshot is None:
+            return []
+        return unadmitted(snapshot.world, self.settings.node, self._authority.admitted)
 
     def _missing_way(self, pod: Pod) -> str:
         portless = self._reconciler.portless
