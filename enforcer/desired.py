@@ -6,7 +6,7 @@ identity and so no grant; a pod is admitted only by the interface that leads to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -61,6 +61,13 @@ class Claims(NamedTuple):
 def local_pods(world: World, node: str) -> Iterable[Pod]:
     """Return the pods that run on this node and have addresses of their own."""
     return (pod for pod in world.pods if pod.node in {"", node} and not pod.host_network)
+
+
+def unadmitted(world: World, node: str, admitted: Container[str]) -> list[Pod]:
+    """Return this node's governed pods that have addresses and are not ``admitted`` (by key)."""
+    return [
+        pod for pod in local_pods(world, node) if pod.governed and pod.addresses and pod.key not in admitted
+    ]
 
 
 def claims(snapshot: Snapshot, node: str) -> Claims:

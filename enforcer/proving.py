@@ -19,6 +19,8 @@ from enforcer.witness import REMEMBERED_S
 
 TICK_S = 0.25
 QUESTIONS_A_TICK = 32
+FOUND_OUT_S = 10.0
+"""So long a node that begins, and one that admits nobody, may take to find out."""
 CONTROL_FROM = 3
 """From this unanswered question on, the node asks for itself as well."""
 
@@ -64,6 +66,7 @@ class Proving:
         ways: Ways,
         records: Records,
         admitted: Callable[[], Iterable[Identity]],
+        awaited: Callable[[], int],
         untracked_by: Callable[[], Iterable[str]],
         now: Callable[[], float],
         changed: Callable[[], None],
@@ -73,11 +76,14 @@ class Proving:
         self._ways = ways
         self._records = records
         self._admitted = admitted
+        self._awaited = awaited
         self._untracked_by = untracked_by
         self._now = now
         self._changed = changed
         self._proofs = Proofs()
         self._controls: dict[bytes, OpenQuestion] = {}
+        self._began_at = now()
+        self._alone_since = float("inf")
         self._is_stale = True
         self._states: dict[str, State] = {}
         self.is_required = True
@@ -130,8 +136,23 @@ class Proving:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """What keeps the node from enforcing."""
-        return self.findings.doubts if self.is_required else ()
+        """What keeps the node from enforcing; where nobody is proved, that of pods that are not admitted."""
+        if not self.is_required:
+            return ()
+        if self.findings.doubts or self.findings.proved:
+            self._alone_since = float("inf")
+            return self.findings.doubts
+        now, awaited = self._now(), self._awaited()
+        self._alone_since = min(self._alone_since, now) if awaited and not self._states else float("inf")
+        is_pending = bool(awaited) or "pending" in self._states.values()
+        if is_pending and now - self._began_at < FOUND_OUT_S:
+            return ("it is being found out whether pods' packets meet this node's netfilter",)
+        if now - self._alone_since >= FOUND_OUT_S:
+            return (
+                f"none of this node's {awaited} governed pods is admitted, so it is not known of any that its"
+                " packets meet this node's netfilter",
+            )
+        return ()
 
     @property
     def problems(self) -> tuple[str, ...]:

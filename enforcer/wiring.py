@@ -158,6 +158,7 @@ class Wiring:
             ways=self._routes,
             records=self._records,
             admitted=lambda: [account.identity for account in self.ledger.accounts.values()],
+            awaited=lambda: len(self.node.unadmitted),
             untracked_by=lambda: self.watch.untracking(),
             now=now,
             changed=lambda: self.watch.check(),

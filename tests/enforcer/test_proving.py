@@ -8,7 +8,7 @@ from typing import Literal
 
 from enforcer.elements import Element, Renew
 from enforcer.identity import Identity
-from enforcer.proving import QUESTIONS_A_TICK, TICK_S, Proving
+from enforcer.proving import FOUND_OUT_S, QUESTIONS_A_TICK, TICK_S, Proving
 from enforcer.ruleset import Layout, structure
 from enforcer.witness import REMEMBERED_S
 from tests.enforcer.rig import Clock, KeptRecords
@@ -87,7 +87,7 @@ class Scene:
         self.kernel.install(structure(Layout()))
         self.pods, self.ways, self.records = Pods(self.kernel), Ways(), KeptRecords()
         self.admitted = [self.identity(number) for number in numbers]
-        self.changes = 0
+        self.changes = self.awaited = 0
         self.chains: Iterable[str] = ()
         self.proving = Proving(
             kernel=self.kernel,
@@ -95,6 +95,7 @@ class Scene:
             ways=self.ways,
             records=self.records,
             admitted=lambda: self.admitted,
+            awaited=lambda: self.awaited,
             untracked_by=lambda: self.chains,
             now=self.clock,
             changed=self.changed,
@@ -205,3 +206,38 @@ def test_a_family_without_a_way_out_is_a_problem() -> None:
     scene.proving.ways_changed()
     assert scene.run(6).problems == ()
     assert scene.ways.looked == 2
+
+
+def test_a_node_that_begins_says_nothing_before_it_knows() -> None:
+    """Between the start and the first proof it does not call itself enforcing."""
+    scene = Scene(10)
+    assert "is being found out" in scene.proving.doubts[0]
+    assert scene.run(2).doubts == ()
+    scene.admitted.append(scene.identity(11))
+    scene.pods.is_met = False
+    scene.proving.pods_changed()
+    assert scene.run(1).doubts == (), "a pod that comes later keeps nobody waiting"
+
+
+def test_a_node_without_pods_has_nothing_to_prove() -> None:
+    """At once, and when its first pod comes after a while."""
+    scene = Scene()
+    assert scene.run(30).doubts == ()
+    scene.admitted.append(scene.identity(10))
+    scene.proving.pods_changed()
+    assert scene.proving.doubts == ()
+    assert scene.run(2).enforced == {"uid-10"}
+
+
+def test_a_node_that_admits_none_of_its_pods_does_not_enforce() -> None:
+    """Pods on Open vSwitch or netkit: no interface leads to any of them, and nothing of theirs is seen."""
+    scene = Scene()
+    scene.run(30)
+    scene.awaited = 2
+    assert scene.proving.doubts == ()
+    scene.run(FOUND_OUT_S + 1)
+    assert "none of this node's 2 governed pods is admitted" in scene.proving.doubts[0]
+    scene.admitted.append(scene.identity(10))
+    scene.proving.pods_changed()
+    scene.awaited = 1
+    assert scene.run(2).doubts == ()

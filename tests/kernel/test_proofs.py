@@ -221,6 +221,7 @@ def test_a_redirect_is_found_named_and_forgotten(node: Node, lab: Lab) -> None:
             ways=routes,
             records=LogRecords("node", "error"),
             admitted=lambda: pods,
+            awaited=lambda: 0,
             untracked_by=tuple,
             now=time.monotonic,
             changed=lambda: None,
