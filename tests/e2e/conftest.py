@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from enforcer.demo.failure import CannotRunHereError
+from enforcer.demo.failure import CannotRunHereError, LabFailureError
 from enforcer.demo.kube import cluster as clusters
 from enforcer.demo.kube.lab import ClusterLab, running
 from enforcer.demo.kube.scenes import ClusterStage, set_cluster_stage
@@ -32,7 +32,10 @@ def found(bare: ClusterStage) -> str:
 @pytest.fixture(scope="session")
 def stage(bare: ClusterStage, found: str) -> ClusterStage:
     """The same with the chart installed and the node enforcing."""
-    bare.cluster_lab.ward.start()
+    try:
+        bare.cluster_lab.ward.start()
+    except LabFailureError as error:
+        pytest.fail(f"{error}\n{bare.cluster_lab.ward.tail(40)}")
     return bare
 
 

@@ -53,7 +53,7 @@ class ClusterWard(Ward):
         self.values = values(**changes)
         settings = {
             "node": places.HOME.name,
-            "policy": {"source": "kubernetes"},
+            "policy": {"source": "kubernetes", "governedNamespaces": [places.NAMESPACE]},
             "runtimeDir": str(runtime_dir),
             **self.values["config"],
         }
@@ -64,25 +64,25 @@ class ClusterWard(Ward):
     def start(self) -> float:
         """Install the chart and wait until everything of it is ready; returns the seconds that took.
 
-        Raises LabFailureError with the agents' last words.
+        Raises LabFailureError when it does not; ``tail`` shows why.
         """
         started_at = time.monotonic()
         self._is_installed = True
         self.install()
         waited = self.command("status", "--wait", "30s")
         if waited.returncode != 0:
-            raise LabFailureError(f"the node does not enforce: {waited.stderr.strip()}\n{self.tail()}")
+            raise LabFailureError(f"the node does not enforce: {waited.stderr.strip()}")
         return time.monotonic() - started_at
 
     def install(self, *arguments: str) -> None:
-        """Install or upgrade the release and wait for it. Raises LabFailureError with the agents' words."""
+        """Install or upgrade the release and wait for it. Raises LabFailureError with Helm's words."""
         done = self.cluster.run(
             "helm", "upgrade", "--install", RELEASE, str(images.CHART), "-n", NAMESPACE, "--create-namespace",
             "-f", str(self.values_file()), "--wait", f"--timeout={_INSTALL_S}s", *arguments,
             timeout_s=_INSTALL_S + 60,
         )  # fmt: skip
         if done.returncode != 0:
-            raise LabFailureError(f"helm: {done.stderr.strip()}\n{self.tail(40)}")
+            raise LabFailureError(f"helm: {done.stderr.strip()}")
 
     def values_file(self) -> Path:
         """Write the chart's values; returns the file."""
