@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def preset(name: str) -> tuple[str, ...]:
     return ("-f", str(CHART / f"values-{name}.yaml")) if name else ()
 
 
+@cache
 def text_of(*arguments: str) -> str:
     """What ``helm template`` prints."""
     done = helm("template", RELEASE, str(CHART), "-n", SPACE, *arguments)
