@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from enforcer.controller.election import Election
 from enforcer.controller.leading import Term
+from enforcer.controller.vital import Vital
 from enforcer.kube.access import AccessError
 from enforcer.kube.client import Api
 from enforcer.records import LogRecords
@@ -25,15 +26,22 @@ from policy.runtime.settings import Settings, SettingsError, load_settings
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 
-def run(config_path: str, lease: str) -> int:
-    """Run until SIGTERM. Returns 0, 1 after a failure, 2 where settings do not allow a start."""
+def run(config_path: str, lease: str, health: str) -> int:
+    """Run until SIGTERM; tell how it is at the path ``health``, if any.
+
+    Returns 0, 1 after a failure, 2 where settings do not allow a start.
+    """
     try:
         settings = load_settings(config_path or None, os.environ)
         access = access_of(settings)
+        vital = Vital(health) if health else None
     except (SettingsError, AccessError) as error:
         print(f"nameward: {error}", file=sys.stderr)
         return EXIT_USAGE
-    process = _Process(settings, Api(access, user_agent=f"nameward-controller/{_version()}"))
+    except OSError as error:
+        print(f"nameward: no socket can be made at {health}: {error.strerror}", file=sys.stderr)
+        return EXIT_USAGE
+    process = _Process(settings, Api(access, user_agent=f"nameward-controller/{_version()}"), vital)
     namespace = settings.policy.kubernetes.pod_namespace or access.namespace
     return process.run(namespace, lease)
 
@@ -46,8 +54,9 @@ def _version() -> str:
 
 
 class _Process:
-    def __init__(self, settings: Settings, api: Api) -> None:
+    def __init__(self, settings: Settings, api: Api, vital: Vital | None) -> None:
         self._settings = settings
+        self._vital = vital
         self._api = api
         self._records = LogRecords(settings.node, settings.log.level, settings.log.format)
         self._ended = threading.Event()
@@ -63,9 +72,11 @@ class _Process:
         self._records.tell(
             "controller.started", fields={"lease": f"{namespace}/{lease}", "identity": identity}
         )
+        if self._vital is not None:
+            self._vital.start()
         while not self._ended.is_set():
             election.step()
-            self._tell_trouble(election.trouble)
+            self._turned(election)
             if election.watcher.is_leading:
                 self._lead(election)
             else:
@@ -82,7 +93,7 @@ class _Process:
             while watcher.is_leading and not self._ended.is_set():
                 if now() >= watcher.look_at(now()):
                     election.step()
-                    self._tell_trouble(election.trouble)
+                self._turned(election)
                 term.turn(watcher.look_at(now()), lambda: self._may_write(election))
         finally:
             if self._ended.is_set():
@@ -93,10 +104,15 @@ class _Process:
     def _may_write(self, election: Election) -> bool:
         return election.watcher.may_write(now()) and not self._ended.is_set()
 
-    def _tell_trouble(self, sentence: str) -> None:
+    def _turned(self, election: Election) -> None:
+        """Say how it is: to whoever asks, and in a record where that is trouble not told yet."""
+        sentence = election.trouble
         if sentence and sentence != self._told:
             self._records.tell("controller.trouble", "warning", reason=sentence)
         self._told = sentence
+        if self._vital is not None:
+            state = "leading" if election.watcher.is_leading else "another replica leads"
+            self._vital.turned(sentence or state, is_ready=not sentence)
 
     def _told_to_end(self, _number: int, _frame: object) -> None:
         self._ended.set()
