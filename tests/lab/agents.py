@@ -1,4 +1,4 @@
-"""Pods of the DaemonSet in the lab: an enforcer and a resolver each, with their own health sockets."""
+"""Pods of the DaemonSet in the lab, an enforcer and a resolver each, and lookups none of which may be lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import yaml
 
 import enforcer
 from enforcer.demo import places
+from enforcer.demo.flood import Counts, Flood, Plan
 from enforcer.demo.processes import descendants, start, stop, wait_until
+from enforcer.demo.scenes import Stage
 from enforcer.demo.spaces import Space
 from enforcer.demo.ward import Ward, configuration
 from enforcer.health import Told, ask
@@ -22,6 +24,7 @@ from enforcer.health import Told, ask
 MAIN = "import sys; from enforcer.cli import main; sys.exit(main())"
 LEAST = "-all,+net_admin,+chown"
 """What the enforcer's container may have."""
+RATE = 200.0
 LONG_S = 30.0
 
 
@@ -85,3 +88,24 @@ def configured(ward: Ward, **changes: Any) -> Path:
     settings = configuration(folder, [folder / "manifests"], dns=dns, **changes)
     config.write_text(yaml.safe_dump(settings))
     return config
+
+
+def flooded(stage: Stage) -> Flood:
+    """Two hundred lookups a second whose answers live for a second: the kernel is needed each time."""
+    flood = Flood(
+        stage.bulk.space, Plan(places.CLUSTER_DNS, places.BULK_NAMES, rate=RATE, most_open=400, port=443)
+    )
+    assert wait_until(lambda: flood.counts().answered >= RATE, LONG_S, 0.1)
+    return flood
+
+
+def goes_on(flood: Flood, seconds: float = 1.5) -> None:
+    """Wait until so many more lookups were answered as that takes."""
+    before = flood.counts().answered
+    assert wait_until(lambda: flood.counts().answered >= before + seconds * RATE, LONG_S, 0.1)
+
+
+def none_is_lost(counts: Counts) -> None:
+    """Every lookup was answered, each answer led somewhere, none by a failure that a client would believe."""
+    assert counts.lost == counts.unreached == 0, counts
+    assert set(counts.failures) <= {"TIMEOUT"}, counts

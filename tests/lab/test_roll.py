@@ -9,15 +9,11 @@ import pytest
 
 from enforcer.demo import places, prerequisites
 from enforcer.demo.failure import CannotRunHereError
-from enforcer.demo.flood import Counts, Flood, Plan
 from enforcer.demo.lab import running
-from enforcer.demo.processes import wait_until
 from enforcer.demo.scenes import Stage, set_stage
-from tests.lab.agents import LONG_S, AgentPod, configured
+from tests.lab.agents import AgentPod, configured, flooded, goes_on, none_is_lost
 
 pytestmark = pytest.mark.kernel
-
-RATE = 200.0
 
 Add = Callable[[str], AgentPod]
 
@@ -46,27 +42,6 @@ def add(stage: Stage, tmp_path: Path) -> Iterator[Add]:
     yield one
     for pod in made:
         pod.stop()
-
-
-def flooded(stage: Stage) -> Flood:
-    """Two hundred lookups a second whose answers live for a second: the kernel is needed each time."""
-    flood = Flood(
-        stage.bulk.space, Plan(places.CLUSTER_DNS, places.BULK_NAMES, rate=RATE, most_open=400, port=443)
-    )
-    assert wait_until(lambda: flood.counts().answered >= RATE, LONG_S, 0.1)
-    return flood
-
-
-def goes_on(flood: Flood, seconds: float = 1.5) -> None:
-    """Wait until so many more lookups were answered as that takes."""
-    before = flood.counts().answered
-    assert wait_until(lambda: flood.counts().answered >= before + seconds * RATE, LONG_S, 0.1)
-
-
-def none_is_lost(counts: Counts) -> None:
-    """Every lookup was answered, each answer led somewhere, none by a failure that a client would believe."""
-    assert counts.lost == counts.unreached == 0, counts
-    assert set(counts.failures) <= {"TIMEOUT"}, counts
 
 
 def test_a_roll_loses_no_lookup_and_opens_nothing(stage: Stage, add: Add) -> None:
