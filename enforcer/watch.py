@@ -113,7 +113,7 @@ class Watch:
             doubts += [each for each in found if each]
         stands = not doubts
         self._node.doubts = (*doubts, *proving.doubts)
-        self._node.host_problems = (*self._way.problems, *self._foreign.problems, *proving.problems)
+        self._say_problems()
         self._tell_enforced(proving.enforced if stands else frozenset())
 
     def untracking(self) -> tuple[str, ...]:
@@ -166,6 +166,12 @@ class Watch:
             self._foreign = self._kernel.foreign()
         except OSError as error:
             self._records.tell("kernel.refused", "error", reason=f"others' rules cannot be read: {error}")
+        self._say_problems()
+
+    def _say_problems(self) -> None:
+        """Say what is wrong on this host, and does not keep the node from enforcing."""
+        said = (*self._way.problems, *self._foreign.problems, *self._proving.problems)
+        self._node.host_problems = said
 
     def _repair(self, *, deep: bool) -> None:
         try:
