@@ -111,7 +111,7 @@ class Proving:
         self._controls.clear()
 
     def tick(self) -> None:
-        """Read what is waited for, ask whom it is time to ask, and say what follows."""
+        """Ask whom it is time to ask, read what is waited for, and say what follows."""
         now = self._now()
         if self._is_stale:
             self._is_stale = False
@@ -120,12 +120,12 @@ class Proving:
             if control.is_answered():
                 self._proofs.answered(source)
                 self._controls.pop(source).close()
-        due = self._proofs.due(now, QUESTIONS_A_TICK)
-        if self._proofs.wants_look(now):
+        for source in self._proofs.due(now, QUESTIONS_A_TICK):
+            self._ask(source, now)
+        now = self._now()
+        if self._proofs.wants_look(now):  # most answers are there already: a veth is a function call
             self._look(now)
             self._conclude(now)
-        for source in due:
-            self._ask(source, now)
 
     @property
     def enforced(self) -> frozenset[str]:
