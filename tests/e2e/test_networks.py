@@ -15,7 +15,7 @@ from enforcer.demo.processes import output_of, run, wait_until
 pytestmark = pytest.mark.e2e
 WITHIN_S = 90.0
 OUTSIDE = {"ip": "u32 match ip dst 44.0.0.0/8", "ipv6": "u32 match ip6 dst 2a10::/16"}
-"""What is routed away from the node: eBPF host routing takes that past netfilter, and leaves the node's own."""
+"""What is routed away from the node: eBPF host routing takes that past netfilter, and nothing else."""
 BRIDGED = ("10.244.0.128/25", "fd00:10:244:0:1::/80")
 """A part of the node's ranges, for pods on the bridge."""
 

@@ -14,6 +14,7 @@ from enforcer.demo import places, scenes_attacks
 from enforcer.demo.kube.client import RefusedError
 from enforcer.demo.kube.lab import ClusterLab
 from enforcer.demo.kube.ward import AGENT, NAMESPACE
+from enforcer.demo.manifests import obot_policy
 from enforcer.demo.pods import Pod
 from enforcer.demo.processes import output_of, wait_until
 from enforcer.demo.scenes import Facts, Scene, Stage, set_stage
@@ -76,17 +77,14 @@ def realized(stage: ClusterStage, facts: Facts) -> None:
 
 def mistaken(stage: ClusterStage, facts: Facts) -> None:
     """A policy with a mistake is refused with a sentence, before anything could trust in it."""
-    wrong = {
-        "apiVersion": "networking.aviatrix.com/v1alpha1",
-        "kind": "FirewallPolicy",
-        "metadata": {"name": "mistake", "namespace": places.NAMESPACE},
-        "spec": {"rules": [{"name": "open", "action": "permit", "protocol": "tcp", "ports": ["443"]}]},
-    }
+    wrong = obot_policy("mistake", [places.CRM])
+    permit = wrong["spec"]["rules"][0]
+    permit["ports"] = [str(permit.pop("port"))]
     try:
         stage.cluster_lab.cluster.apply_laxly(wrong)
     except RefusedError as error:
-        said = str(error).splitlines()[-1]
-        facts.check("port" in said, f"refused: {said[-160:]}")
+        said = str(error)
+        facts.check("write port: 443" in said, f"refused: {said[said.find('in the rule') :]}")
     else:
         facts.check(holds=False, seen="accepted")
 
