@@ -17,6 +17,36 @@ from policy.profile import Outcome, Profile
 from policy.sentences import Why
 
 _UNDERSCORE_OCTETS = 15
+_NAMES_PER_POD = 2048
+
+
+def identity(pod: Pod) -> str:
+    """Return what tells a pod from all others, a later one of its name included."""
+    return pod.uid or pod.key
+
+
+class PodState:
+    """One pod's profile and what it asked for: two generations of memory, the older one dropped."""
+
+    __slots__ = ("_guard", "_older", "_recent", "pod", "profile")
+
+    def __init__(self, pod: Pod, profile: Profile, guard: GuardedRanges) -> None:
+        self.pod = pod
+        self.profile = profile
+        self._guard = guard
+        self._recent: dict[str, NameAccess] = {}
+        self._older: dict[str, NameAccess] = {}
+
+    def access(self, name: str) -> NameAccess:
+        """Return what the pod may do with the name. Remembered, bounded."""
+        found = self._recent.get(name)
+        if found is None:
+            found = self._older.get(name) or NameAccess(self.pod, self.profile, name, self._guard)
+            if len(self._recent) >= _NAMES_PER_POD:
+                self._older = self._recent
+                self._recent = {}
+            self._recent[name] = found
+        return found
 
 
 class NameAccess:

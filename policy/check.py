@@ -179,5 +179,5 @@ def _explicit_denies(policy: Policy) -> Iterator[Rule]:
             yield rule
 
 
-def _nowhere(_destinations: tuple[Destination, ...], _permit: bool, _named: bool) -> AddressSet:
+def _nowhere(_to: tuple[Destination, ...], _permit: bool, _named: bool, _problems: list[str]) -> AddressSet:
     return NO_ADDRESSES

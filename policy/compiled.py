@@ -73,8 +73,8 @@ class CompiledRule(NamedTuple):
         return self.effect in {Effect.PERMIT, Effect.INERT, Effect.CEILING_GRANT, Effect.BREAK_GLASS}
 
 
-Resolve = Callable[[tuple[Destination, ...], bool, bool], AddressSet]
-"""Addresses of destinations, for a permit (first flag), for a rule with webGroups (second)."""
+Resolve = Callable[[tuple[Destination, ...], bool, bool, list[str]], AddressSet]
+"""Addresses of destinations, for a permit (first flag), for a rule with webGroups (second); problems."""
 
 
 def is_wide(destination: Destination) -> bool:
@@ -123,7 +123,9 @@ def compile_policy(
                 policy=policy.key,
                 name=rule.name,
                 effect=effect,
-                addresses=resolve(rule.destinations, rule.action == "permit", rule.web_groups is not None),
+                addresses=resolve(
+                    rule.destinations, rule.action == "permit", rule.web_groups is not None, problems
+                ),
                 ports=_ports(rule),
                 patterns=patterns,
                 wide=wide,

@@ -26,27 +26,30 @@ _Key = tuple[object, ...]
 class Destinations:
     """Resolves the destinations of one world's rules; equal ones are resolved once."""
 
-    __slots__ = ("_found", "_guard", "_problems", "_public", "_roster")
+    __slots__ = ("_found", "_guard", "_public", "_roster")
 
-    def __init__(self, guard: GuardedRanges, roster: Roster, problems: list[str]) -> None:
+    def __init__(self, guard: GuardedRanges, roster: Roster) -> None:
         self._guard = guard
         self._roster = roster
         self._public = ALL_ADDRESSES.difference(guard.addresses)
-        self._found: dict[_Key, AddressSet] = {}
-        self._problems = problems
+        self._found: dict[_Key, tuple[AddressSet, tuple[str, ...]]] = {}
 
-    def resolve(self, destinations: tuple[Destination, ...], permit: bool, named: bool) -> AddressSet:
-        """Return the addresses of all the destinations together."""
+    def resolve(
+        self, destinations: tuple[Destination, ...], permit: bool, named: bool, problems: list[str]
+    ) -> AddressSet:
+        """Return the addresses of all the destinations together; what is wrong with them is appended."""
         key = (permit, named, *map(_key, destinations))
         found = self._found.get(key)
         if found is None:
-            found = NO_ADDRESSES
+            addresses = NO_ADDRESSES
+            wrong: list[str] = []
             for destination in destinations:
-                found = found.union(
-                    self._permitted(destination, named) if permit else self._denied(destination)
+                addresses = addresses.union(
+                    self._permitted(destination, named, wrong) if permit else self._denied(destination, wrong)
                 )
-            self._found[key] = found
-        return found
+            found = self._found[key] = addresses, tuple(wrong)
+        problems += found[1]
+        return found[0]
 
     def public(self) -> AddressSet:
         """Return the Public Internet: everything that is not guarded."""
@@ -60,7 +63,7 @@ class Destinations:
             return addresses.difference(self._guard.metadata)
         return addresses.difference(self._guard.addresses)
 
-    def _permitted(self, destination: Destination, named: bool) -> AddressSet:
+    def _permitted(self, destination: Destination, named: bool, problems: list[str]) -> AddressSet:
         if destination.kind == "pods":
             return self._pods(destination, permit=True).difference(self._guard.metadata)
         if destination.kind != "cidr" or (named and destination.cidr in {"0.0.0.0/0", "::/0"}):
@@ -68,10 +71,10 @@ class Destinations:
         try:
             return self.inside(cidr_set(destination.cidr))
         except ValueError:
-            self._problems.append(f"{destination.cidr!r} is not a CIDR: no permit opens it")
+            problems.append(f"{destination.cidr!r} is not a CIDR: no permit opens it")
             return NO_ADDRESSES
 
-    def _denied(self, destination: Destination) -> AddressSet:
+    def _denied(self, destination: Destination, problems: list[str]) -> AddressSet:
         if destination.kind == "public":
             return self._public
         if destination.kind == "pods":
@@ -81,7 +84,7 @@ class Destinations:
         try:
             return with_nat64(cidr_set(destination.cidr))
         except ValueError:
-            self._problems.append(f"{destination.cidr!r} is not a CIDR: the deny covers every address")
+            problems.append(f"{destination.cidr!r} is not a CIDR: the deny covers every address")
             return ALL_ADDRESSES
 
     def _pods(self, wanted: Destination, *, permit: bool) -> AddressSet:

@@ -8,6 +8,7 @@ one evaluation for each set of rules that ever matched together.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 from typing import NamedTuple
 
@@ -66,6 +67,12 @@ class Profile:
         }
         self._names = _NameIndex(rules, spared_zone)
         self._memo: dict[tuple[Matched, bool], Outcome] = {}
+
+    def renumbered(self, rules: Sequence[CompiledRule]) -> Profile:
+        """Return the same profile where policies have other numbers, in the same order."""
+        found = copy(self)
+        found.rules = tuple(rules)
+        return found
 
     @property
     def restricted(self) -> bool:

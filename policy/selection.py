@@ -7,14 +7,13 @@ Never looks at what the rules do. Invariant: a rule applies to pods of its own n
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from policy.pods import Labels, Pod, Service, labels_match
 from policy.rules import Policy
 
-RuleId = tuple[int, int]
-"""Index of a policy and of a rule in it."""
+Owner = TypeVar("Owner")
 
 
 class Roster:
@@ -66,53 +65,61 @@ def is_behind(service: Service, pod: Pod) -> bool:
     return not set(service.addresses).isdisjoint(pod.addresses)
 
 
-class _Labelled(NamedTuple):
+class _Labelled(NamedTuple, Generic[Owner]):
     labels: Labels
-    rule: RuleId
+    rule: tuple[Owner, int]
 
 
-class RuleIndex:
-    """From a pod to the rules that apply to it, at the cost of its labels and of those rules."""
+class RuleIndex(Generic[Owner]):
+    """From a pod to the rules that apply to it, at the cost of its labels and of those rules.
 
-    __slots__ = ("_all", "_by_label", "_by_pod", "missing")
+    An owner is what stands for a policy; a rule is its owner and its position in the policy.
+    """
 
-    def __init__(self, policies: Iterable[Policy], roster: Roster) -> None:
-        self._all: defaultdict[str, list[RuleId]] = defaultdict(list)
-        self._by_label: defaultdict[tuple[str, str, str], list[_Labelled]] = defaultdict(list)
-        self._by_pod: defaultdict[tuple[str, str], list[RuleId]] = defaultdict(list)
-        self.missing: set[RuleId] = set()
-        """Rules whose Service does not exist: an unresolvable reference, so not understood."""
-        for number, policy in enumerate(policies):
-            for position, rule in enumerate(policy.rules):
-                self._add(
-                    policy.namespace,
-                    rule.selector.match_labels,
-                    rule.selector.service,
-                    (number, position),
-                    roster,
-                )
+    __slots__ = ("_all", "_by_label", "_by_pod")
 
-    def _add(
-        self, namespace: str, labels: Labels | None, service: str | None, rule: RuleId, roster: Roster
-    ) -> None:
-        if labels:
-            first = min(labels.items())
-            self._by_label[namespace, *first].append(_Labelled(labels, rule))
-        elif not service:
-            self._all[namespace].append(rule)
-        elif roster.has_service(namespace, service):
-            for pod in roster.pods_behind(namespace, service):
-                self._by_pod[namespace, pod.name].append(rule)
-        else:
-            self.missing.add(rule)
-            self._all[namespace].append(rule)
+    def __init__(self) -> None:
+        self._all: defaultdict[str, list[tuple[Owner, int]]] = defaultdict(list)
+        self._by_label: defaultdict[tuple[str, str, str], list[_Labelled[Owner]]] = defaultdict(list)
+        self._by_pod: defaultdict[tuple[str, str], list[tuple[Owner, int]]] = defaultdict(list)
 
-    def rules_of(self, pod: Pod) -> tuple[RuleId, ...]:
-        """Return the rules that apply to the pod, in the order of policies and of their rules."""
+    def add(self, owner: Owner, policy: Policy, roster: Roster) -> frozenset[int]:
+        """Add a policy's rules. Returns those whose Service does not exist: they are not understood."""
+        missing = set()
+        namespace = policy.namespace
+        for position, rule in enumerate(policy.rules):
+            labels, service = rule.selector.match_labels, rule.selector.service
+            if labels:
+                place = (namespace, *min(labels.items()))
+                self._by_label[place].append(_Labelled(labels, (owner, position)))
+            elif not service:
+                self._all[namespace].append((owner, position))
+            elif roster.has_service(namespace, service):
+                for pod in roster.pods_behind(namespace, service):
+                    self._by_pod[namespace, pod.name].append((owner, position))
+            else:
+                missing.add(position)
+                self._all[namespace].append((owner, position))
+        return frozenset(missing)
+
+    def remove(self, owner: Owner, policy: Policy) -> None:
+        """Take a policy's rules away again; one that names no Service."""
+        for position, rule in enumerate(policy.rules):
+            labels = rule.selector.match_labels
+            if labels:
+                place = (policy.namespace, *min(labels.items()))
+                self._by_label[place].remove(_Labelled(labels, (owner, position)))
+                if not self._by_label[place]:
+                    del self._by_label[place]
+            else:
+                self._all[policy.namespace].remove((owner, position))
+
+    def rules_of(self, pod: Pod) -> list[tuple[Owner, int]]:
+        """Return the rules that apply to the pod, in no order."""
         found = list(self._all.get(pod.namespace, ()))
         for key, value in pod.labels.items():
             for labels, rule in self._by_label.get((pod.namespace, key, value), ()):
                 if labels_match(labels, pod.labels):
                     found.append(rule)
         found += self._by_pod.get((pod.namespace, pod.name), ())
-        return tuple(sorted(found))
+        return found

@@ -12,10 +12,10 @@ import hashlib
 import msgspec
 
 from policy import sentences
-from policy.access import NameAccess
-from policy.addresses import GuardedRanges, from_packed, to_packed, union_of
+from policy.access import NameAccess, PodState, identity
+from policy.addresses import from_packed, to_packed, union_of
 from policy.boxes import static_boxes
-from policy.compilation import Compilation, ordered
+from policy.compilation import NOBODY, Compilation, Memory
 from policy.compiled import CompiledRule
 from policy.decision import Decision, StaticBox, Watched
 from policy.evaluation import ClassOutcome
@@ -24,20 +24,7 @@ from policy.pods import Pod
 from policy.profile import Profile
 from policy.world import World
 
-_NAMES_PER_POD = 2048
 _MDNS_PORT = 5353
-
-
-class _State:
-    """One pod's profile and what it asked for: two generations of memory, the older one dropped."""
-
-    __slots__ = ("boxes", "older", "pod", "profile", "recent")
-
-    def __init__(self, pod: Pod, profile: Profile) -> None:
-        self.pod = pod
-        self.profile = profile
-        self.recent: dict[str, NameAccess] = {}
-        self.older: dict[str, NameAccess] = {}
 
 
 class Snapshot:
@@ -48,23 +35,25 @@ class Snapshot:
         "_domain",
         "_exempt",
         "_guard",
-        "_nobody",
         "_pods",
         "_pods_at",
         "_states",
         "generation",
+        "policies",
         "policy_hash",
         "problems",
         "world",
     )
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, memory: Memory) -> None:
         problems: list[str] = []
-        policies = ordered(world.policies)
+        memory.begin(world)
+        policies = memory.ordered(world.policies)
         self.world = world
+        self.policies = tuple(policy for _, policy in policies)
         self.generation = world.generation
         self.policy_hash = _policy_hash(world, [encoded for encoded, _ in policies])
-        self._guard = GuardedRanges(world.cluster_cidrs, world.node_addresses)
+        self._guard = memory.guard
         self._exempt = world.cluster_traffic == "exempt"
         self._domain = canonical_zone(world.cluster_domain)
         self._cluster = (
@@ -72,18 +61,18 @@ class Snapshot:
             .difference(self._guard.metadata)
             .difference(union_of(world.dns_addresses))
         )
-        compilation = Compilation(world, [policy for _, policy in policies], self._guard, problems)
-        self._nobody = compilation.nobody
+        compilation = Compilation(world, policies, memory, problems)
         self._pods: dict[str, Pod] = {}
-        self._states: dict[str, _State] = {}
+        self._states: dict[str, PodState] = {}
         for pod in world.pods:
             self._pods[pod.key] = pod
-            known = self._states.get(_identity(pod))
+            known = self._states.get(identity(pod))
             profile = compilation.profile_of(pod)
             if known is not None:
                 problems.append(f"{known.pod.key} and {pod.key} have the same uid: neither may do anything")
-                profile = compilation.nobody
-            self._states[_identity(pod)] = _State(pod, profile)
+                profile = NOBODY
+            self._states[identity(pod)] = compilation.state_of(pod, profile)
+        compilation.finish(self._states)
         self._pods_at = _by_address(world, problems)
         self.problems: tuple[str, ...] = tuple(dict.fromkeys(problems))
 
@@ -100,29 +89,20 @@ class Snapshot:
 
         A pod that is not in this snapshot may do nothing; one that is not governed, anything.
         """
-        state = self._states.get(pod.uid or pod.key)
-        if state is None:
-            return NameAccess(pod, self._nobody, name, self._guard)
-        found = state.recent.get(name)
-        if found is None:
-            found = state.older.get(name) or NameAccess(pod, state.profile, name, self._guard)
-            if len(state.recent) >= _NAMES_PER_POD:
-                state.older = state.recent
-                state.recent = {}
-            state.recent[name] = found
-        return found
+        state = self._states.get(identity(pod))
+        return NameAccess(pod, NOBODY, name, self._guard) if state is None else state.access(name)
 
     def rules_for(self, pod: Pod) -> tuple[CompiledRule, ...]:
         """Return the rules that apply to the pod, the ceiling's first; none if it may do nothing at all.
 
-        ``CompiledRule.group`` is the policy's place in ``policy.compilation.ordered(world.policies)``.
+        ``CompiledRule.group`` is the policy's place in ``policies``.
         """
-        state = self._states.get(pod.uid or pod.key)
+        state = self._states.get(identity(pod))
         return state.profile.rules if state is not None and pod.governed else ()
 
     def static_boxes(self, pod: Pod) -> tuple[StaticBox, ...]:
         """Return what is open to the pod without DNS; nothing for pods that are not governed."""
-        state = self._states.get(pod.uid or pod.key)
+        state = self._states.get(identity(pod))
         return static_boxes(state.profile) if state is not None and pod.governed else ()
 
     def is_cluster_address(self, packed: bytes) -> bool:
@@ -156,7 +136,7 @@ class Snapshot:
             if protocol in {"tcp", "udp"} and port == _MDNS_PORT:
                 return Decision("deny", "", "", sentences.resolver_port(_MDNS_PORT))
             return Decision("permit", "", "", "traffic inside the cluster is exempt")
-        state = self._states.get(_identity(pod))
+        state = self._states.get(identity(pod))
         if state is None or not self.world.loaded:
             return Decision(
                 "deny", "", "", f"{pod.key} is not known here" if state is None else "nothing was loaded yet"
@@ -169,8 +149,8 @@ class Snapshot:
         self, pod: Pod, name: str | None, address: bytes, protocol: str, port: int | None
     ) -> tuple[Watched, ...]:
         """Return what rules with ``watch: true`` would have decided about a tuple."""
-        state = self._states.get(_identity(pod))
-        profile = self._nobody if state is None else state.profile
+        state = self._states.get(identity(pod))
+        profile = NOBODY if state is None else state.profile
         outcome = profile.nameless if name is None else profile.look_up(name)[0]
         return tuple(
             profile.watched(hit)
@@ -183,7 +163,7 @@ class Snapshot:
             return False
         return address is None or self.is_cluster_address(address)
 
-    def _decide_packet(self, state: _State, address: bytes, protocol: str, port: int | None) -> Decision:
+    def _decide_packet(self, state: PodState, address: bytes, protocol: str, port: int | None) -> Decision:
         profile = state.profile
         found = profile.nameless.classes[profile.regions.number(address)]
         text = from_packed(address)
@@ -208,9 +188,12 @@ class Snapshot:
         return _by_port(access.profile, (access.class_at(address),), what, protocol, port)
 
 
-def compile_snapshot(world: World) -> Snapshot:
-    """Compile a world; what cannot be kept is in ``problems``. ``ValueError`` only for bad settings."""
-    return Snapshot(world)
+def compile_snapshot(world: World, memory: Memory | None = None) -> Snapshot:
+    """Compile a world; what cannot be kept is in ``problems``. ``ValueError`` only for bad settings.
+
+    With the memory of the compilation before, only what changed is compiled.
+    """
+    return Snapshot(world, memory or Memory())
 
 
 def _by_port(
@@ -225,10 +208,6 @@ def _by_port(
             return Decision("permit", permit.policy, permit.rule, f"{label} permits {what} {asked}")
     why = sentences.port_denied(profile, classes, protocol, port, what)
     return Decision("deny", why.policy, why.rule, why.reason)
-
-
-def _identity(pod: Pod) -> str:
-    return pod.uid or pod.key
 
 
 def _by_address(world: World, problems: list[str]) -> dict[bytes, Pod]:
