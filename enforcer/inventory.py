@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from policy.addresses import to_packed
 from policy.break_glass import BREAK_GLASS
 from policy.ceiling import CEILING
-from policy.compilation import ordered
 from policy.compiled import Effect
 from policy.destinations import is_wanted
 from policy.pods import Pod
@@ -31,7 +30,7 @@ class Inventory:
         world = snapshot.world
         self.snapshot = snapshot
         self._opened = {each.namespace: each for each in world.break_glass}
-        self._policies = [policy for _, policy in ordered(world.policies)]
+        self._policies = snapshot.policies
         self._roster = Roster(world.pods, world.services)
         self._groups = _Groups(self._policies, self._roster)
 

@@ -27,6 +27,7 @@ from enforcer.worlds import is_same, world_of
 from policy.addresses import to_packed
 from policy.authority import CountersReported, LookupsRecorded, UpstreamState
 from policy.break_glass import BreakGlass
+from policy.compilation import Memory
 from policy.manifest import Finding, Loaded, governs
 from policy.pods import Pod
 from policy.runtime.clock import wall_now, wall_seconds
@@ -145,6 +146,7 @@ class Node:
         self.repairs: Callable[[], int] = lambda: 0
         self.source_counts: Callable[[], Mapping[Series, float]] = dict
         self._generation = 0
+        self._memory = Memory()
         self._is_compiling = False
         self._is_stale = False
         self._refused = ""
@@ -187,7 +189,7 @@ class Node:
         if current is not None and is_same(current.world, world) and not self._refused:
             return
         self._is_compiling = True
-        self._off_loop(lambda: compile_snapshot(world), lambda snapshot: self._compiled(snapshot, seen))
+        self._off_loop(lambda: compile_snapshot(world, self._memory), lambda snapshot: self._compiled(snapshot, seen))
 
     def _opened(self, loaded: Loaded) -> tuple[BreakGlass, ...]:
         """Return what is open by hand now, and look again when that may have changed."""

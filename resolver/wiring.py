@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from policy.authority import GrantAnswered, Hello
+from policy.compilation import Memory
 from policy.runtime.clock import MonotonicReactor
 from policy.runtime.kinds import parse_upstream
 from policy.runtime.resolvconf import host_search_domains, host_upstreams
@@ -90,6 +91,7 @@ class Resolver:
         self._recording = Recording()
         self._has_rejected = False
         self._has_world = False
+        self._memory = Memory()
         groups = upstream_groups(settings)
         self._forwarding = Forwarding(groups, KernelBits())
         self._upstreams = UpstreamIO(
@@ -169,7 +171,7 @@ class Resolver:
     def world_published(self, world: World) -> None:
         """Decide by this world from now on."""
         self._has_world = True
-        snapshot = compile_snapshot(world)
+        snapshot = compile_snapshot(world, self._memory)
         self._log.tell("snapshot.loaded", generation=world.generation, problems=snapshot.problems)
         self._do(self._core.snapshot_published(snapshot, self._reactor.seconds()))
 

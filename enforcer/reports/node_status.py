@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from policy.compilation import ordered
 from policy.manifest_findings import printable
 from policy.pods import Pod
 from policy.snapshot import Snapshot
@@ -109,7 +108,7 @@ def in_force(snapshot: Snapshot, pods: Iterable[Pod]) -> list[InForce]:
         return []
     return [
         InForce(each.kind, each.namespace, each.name, each.uid, each.generation, counts[number])
-        for number, (_, each) in enumerate(ordered(snapshot.world.policies))
+        for number, each in enumerate(snapshot.policies)
         if number in counts and each.uid
     ]
 
