@@ -21,7 +21,7 @@ class Vital:
 
     def __init__(self, path: str) -> None:
         self._selector = selectors.DefaultSelector()
-        self._socket = HealthSocket(path, self._selector, self._look)
+        self._socket = HealthSocket(path, self._selector, self.look)
         self._turned_at = now()
         self._said = "starting"
         self._is_ready = False
@@ -34,7 +34,8 @@ class Vital:
         """The loop turns, and says in a sentence how it is."""
         self._turned_at, self._said, self._is_ready = now(), said, is_ready
 
-    def _look(self, at: float) -> Told:
+    def look(self, at: float) -> Told:
+        """Return what is to be told at that moment."""
         silent_s = at - self._turned_at
         if silent_s >= STUCK_S:
             return Told(live=False, ready=False, said=f"the controller's loop has hung for {silent_s:.0f} s")

@@ -41,10 +41,13 @@ class Controller:
         config = folder / f"{name}.yaml"
         config.write_text(yaml.safe_dump(settings))
         self._log = folder / f"{name}.log"
+        self.health = str(folder / f"{name}.sock")
         command = [str(Path(sys.executable).with_name("nameward")), "controller"]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, "--config", str(config), "--lease", lease], stdout=log, stderr=log
+                [*command, "--config", str(config), "--lease", lease, "--health", self.health],
+                stdout=log,
+                stderr=log,
             )
 
     def events(self) -> list[str]:

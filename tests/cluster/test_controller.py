@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from enforcer import health
 from enforcer.kube.client import Api
 from tests.cluster.charted import (
     CHART,
@@ -74,6 +75,14 @@ def _wait(door: Api, space: str, name: str, condition: str, reason: str, **kind:
         60.0,
     )
     return _status(door, space, name, **kind)
+
+
+def test_it_tells_how_it_is(door: Api, controller: Controller) -> None:
+    """Over its socket, for the probes of its pod."""
+    until(lambda: health.ask(controller.health, 5.0).said == "leading", "it says that it leads")
+    told = health.ask(controller.health, 5.0)
+    assert told.live
+    assert told.ready
 
 
 def test_an_accepted_policy_says_so_in_both_places(guarded: RealApi, door: Api, space: str) -> None:
