@@ -8,7 +8,7 @@ before the kernel's ACK; no request costs more than its own size, whatever it sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from enforcer.elements import Add, Change, Element, Renew, grant_keys, live_twin
@@ -39,6 +39,20 @@ class Admitted(NamedTuple):
 
     v4: tuple[Account, ...]
     v6: tuple[Account, ...]
+
+
+def admitted_of(accounts: Iterable[Account]) -> dict[str, Admitted]:
+    """Return the accounts by ``namespace/name`` of their pods."""
+    by_pod: dict[str, list[Account]] = {}
+    for account in accounts:
+        by_pod.setdefault(account.identity.key, []).append(account)
+    return {
+        key: Admitted(
+            tuple(each for each in found if len(each.identity.source) == 4),
+            tuple(each for each in found if len(each.identity.source) == 16),
+        )
+        for key, found in by_pod.items()
+    }
 
 
 class Decided(NamedTuple):

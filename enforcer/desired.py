@@ -6,7 +6,7 @@ identity and so no grant; a pod is admitted only by the interface that leads to 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -91,6 +91,15 @@ def identities(claimed: Claims, host: Host, boot_id: str) -> dict[bytes, Identit
         if pod is not None and pod.governed and place:
             found[source] = Identity(source, place, pod.uid or pod.key, boot_id, pod.key)
     return found
+
+
+def known_before(
+    wanted: Mapping[bytes, Identity], admitted: Mapping[bytes, Identity], tags: Collection[str]
+) -> dict[bytes, Identity]:
+    """Return those that are admitted, or were by an earlier enforcer (``tags``), just as they are."""
+    return {
+        source: each for source, each in wanted.items() if admitted.get(source) == each or each.tag() in tags
+    }
 
 
 def desired_elements(

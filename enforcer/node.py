@@ -187,9 +187,22 @@ class Node:
         )
         current = self._reconciler.snapshot
         if current is not None and is_same(current.world, world) and not self._refused:
+            self._believe(current, is_fresh=seen.is_fresh)
             return
         self._is_compiling = True
-        self._off_loop(lambda: compile_snapshot(world, self._memory), lambda snapshot: self._compiled(snapshot, seen))
+        self._off_loop(
+            lambda: compile_snapshot(world, self._memory), lambda snapshot: self._compiled(snapshot, seen)
+        )
+
+    def _believe(self, current: Snapshot, *, is_fresh: bool) -> None:
+        """Admit whom only a source that can be read may vouch for, once it says the same again."""
+        if self._reconciler.believes_new == is_fresh:
+            return
+        self._reconciler.believes_new = is_fresh
+        if is_fresh:
+            self._refused = self._reconciler.apply(current).reason
+            if self._refused:
+                self._later(RETRY_S, self.renew)
 
     def _opened(self, loaded: Loaded) -> tuple[BreakGlass, ...]:
         """Return what is open by hand now, and look again when that may have changed."""
@@ -214,6 +227,7 @@ class Node:
     def _compiled(self, snapshot: Snapshot, seen: Seen) -> None:
         self._is_compiling = False
         self._generation = snapshot.generation
+        self._reconciler.believes_new = seen.is_fresh
         outcome = self._reconciler.apply(snapshot)
         self._refused = outcome.reason
         if outcome.done:
@@ -314,6 +328,8 @@ class Node:
         bridges = {portless[to_packed(text)] for text in pod.addresses if to_packed(text) in portless}
         if bridges:
             return f"no port of {' or '.join(sorted(bridges))} says that it has its address, or two do"
+        if not self._reconciler.believes_new:
+            return "it was not admitted before, and its place cannot be asked whether it still has its address"
         return "no interface leads to it"
 
     def _last_realized(self) -> str | None:

@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from enforcer import adoption, announcements
-from enforcer.authority import Admitted, Authority
+from enforcer.authority import Authority, admitted_of
 from enforcer.bridging import Bridging
-from enforcer.desired import Claims, Fixed, Host, claims, desired_elements, identities
+from enforcer.desired import Claims, Fixed, Host, claims, desired_elements, identities, known_before
 from enforcer.doors import FlowsDoor, HostDoor, KernelDoor, OffLoop
 from enforcer.elements import Add, Change, Element
 from enforcer.identity import Identity
 from enforcer.installation import Installation
 from enforcer.journal import Journal, Replayed
 from enforcer.kernel import KernelRejected
-from enforcer.ledger import Account, ElementKey, Ledger, Past, remember
+from enforcer.ledger import ElementKey, Ledger, Past, remember
 from enforcer.records import Records
 from enforcer.revision import OnRevoke, Revision, close, revise
 from policy.snapshot import Snapshot
@@ -81,6 +81,8 @@ class Reconciler:
         self._replayed: Replayed | None = None
         self.snapshot: Snapshot | None = None
         self.coming: frozenset[bytes] = frozenset()
+        self.believes_new = True
+        """False while the source cannot be read: who was not admitted before may be another by now."""
         self.trouble = ""
         """Why pods that came are not admitted."""
         self.revoked_count = 0
@@ -154,6 +156,9 @@ class Reconciler:
         claimed = claims(snapshot, self.fixed.node)
         host = self._look_at_host(claimed)
         wanted = identities(claimed, host, self.fixed.boot_id)
+        if not self.believes_new:
+            replayed = self._replayed.admitted if self._replayed is not None else frozenset()
+            wanted = known_before(wanted, self._identities, replayed)
         self._bring_bridges(claimed, host, self._installation.bridges)
         if self._replayed is not None:
             self._first(snapshot, claimed, host, wanted, now)
@@ -211,7 +216,7 @@ class Reconciler:
             self._identities.pop(identity.source, None)
         self._host = host
         self.snapshot = self._authority.snapshot = snapshot
-        self._authority.admitted = _admitted(self._ledger)
+        self._authority.admitted = admitted_of(self._ledger.accounts.values())
         self._journal.published(snapshot.generation)
         self._published(snapshot)
         announcements.revocations(self._records, revisions, snapshot.generation)
@@ -340,7 +345,7 @@ class Reconciler:
             account = self._ledger.open_account(identity)
             self._journal.admitted(account.tag)
             announcements.pod(self._records, "pod.seen", identity)
-        self._authority.admitted = _admitted(self._ledger)
+        self._authority.admitted = admitted_of(self._ledger.accounts.values())
         self._admitted()
 
     # --- drift -----------------------------------------------------------------------------------
@@ -385,14 +390,3 @@ def _joined(revisions: list[Revision]) -> tuple[list[ElementKey], list[Change]]:
     return taken, [change for revision in revisions for change in revision.changes]
 
 
-def _admitted(ledger: Ledger) -> dict[str, Admitted]:
-    by_pod: dict[str, list[Account]] = {}
-    for account in ledger.accounts.values():
-        by_pod.setdefault(account.identity.key, []).append(account)
-    return {
-        key: Admitted(
-            tuple(each for each in accounts if len(each.identity.source) == 4),
-            tuple(each for each in accounts if len(each.identity.source) == 16),
-        )
-        for key, accounts in by_pod.items()
-    }
