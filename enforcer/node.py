@@ -329,7 +329,7 @@ class Node:
         if bridges:
             return f"no port of {' or '.join(sorted(bridges))} says that it has its address, or two do"
         if not self._reconciler.believes_new:
-            return "it was not admitted before, and its place cannot be asked whether it still has its address"
+            return "the source cannot be asked now whether the address is still its own"
         return "no interface leads to it"
 
     def _last_realized(self) -> str | None:
