@@ -67,7 +67,7 @@ def test_metrics_are_given_for_the_token(upgraded: ClusterLab) -> None:
 
 
 def test_the_pod_may_name_a_resolver_that_nobody_is(lab: ClusterLab) -> None:
-    """deploy/examples/dns: with dnsPolicy None, at an address that no server has, the node's resolver answers."""
+    """deploy/examples/dns: dnsPolicy None, an address that no server has; the node answers."""
     pod = lab.add_pod("ms1dns", 40)
     try:
         lab.set_domains("ms1dns", [places.CRM])
