@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.demo.failure import CannotRunHereError
+from enforcer.demo.failure import CannotRunHereError, LabFailureError
 from enforcer.demo.kube import archives, binaries, machine
 from enforcer.demo.kube.machine import Machine
+from enforcer.demo.kube.program import Program
 from enforcer.demo.processes import parent_of, wait_until
 from enforcer.demo.spaces import Space
 
@@ -26,6 +28,19 @@ made.start()
 print(made.pid, made.cgroup, flush=True)
 time.sleep(600)
 """
+
+
+def pid_of(program: Program) -> int:
+    """Its process, once what enters the machine has started it."""
+    found: list[int] = []
+
+    def is_there() -> bool:
+        with contextlib.suppress(LabFailureError):
+            found.append(program.pid)
+        return bool(found)
+
+    assert wait_until(is_there, 30.0), program.tail()
+    return found[0]
 
 
 @pytest.mark.kernel
@@ -49,8 +64,7 @@ def test_it_is_apart_from_the_host(tmp_path: Path) -> None:
         assert Path("/proc/sys/vm/overcommit_memory").read_text() == before
         program = made.program("sleeper", ["sleep", "600"], tmp_path / "sleeper.log")
         program.start()
-        assert wait_until(lambda: (tmp_path / "sleeper.log").exists() and program.runs, 10.0)
-        inside = program.pid
+        inside = pid_of(program)
         program.freeze()
         program.thaw()
     finally:
