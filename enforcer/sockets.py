@@ -6,11 +6,14 @@ that the output fence (``ruleset``, chain ``resolver``) holds whoever uses it.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 RECEIVE_BYTES = 8 << 20
 """Receive buffer: what arrives while the resolver restarts (0.2 s) waits here."""
@@ -86,20 +89,22 @@ def open_listen_sockets(
 
 
 def _taken(name: str, address: tuple[str, int], given: Opened | None, uid: int) -> socket.socket | None:
-    """Return the socket that was given by that name, if it is bound where this one has to be."""
+    """Return the socket that was given by that name, if it is bound where this one has to be.
+
+    The owner of its inode is who opened it: of another user, the kernel's fence would not hold it.
+    """
     found = (given or {}).get(name)
-    if found is None or found.getsockname()[1] != address[1]:
+    if found is None or found.getsockname()[1] != address[1] or os.fstat(found.fileno()).st_uid != uid:
         return None
-    os.fchown(found.fileno(), uid, -1)
     return found
 
 
 def _open(
     family: int, kind: int, address: tuple[str, int], resolver_uid: int, *, transparent: bool = True
 ) -> socket.socket:
-    made = socket.socket(family, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    with _as_filesystem_user(resolver_uid):
+        made = socket.socket(family, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
-        os.fchown(made.fileno(), resolver_uid, -1)  # `meta skuid` is the owner (Linux 4.10)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             made.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT if transparent else _IPV6_FREEBIND, 1)
@@ -119,6 +124,25 @@ def _open(
         made.close()
         raise
     return made
+
+
+@contextmanager
+def _as_filesystem_user(uid: int) -> Iterator[None]:
+    """``meta skuid`` is the fsuid at ``socket()``, and no later owner; nothing else of the process changes.
+
+    Main thread only: setfsuid is per thread, and a reactor's other threads must not open files meanwhile
+    as somebody else.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("DNS sockets are opened before threads start")
+    libc = ctypes.CDLL(None)
+    before = libc.setfsuid(uid)
+    try:
+        if libc.setfsuid(-1) != uid:
+            raise PermissionError(errno.EPERM, f"cannot open sockets as uid {uid}")
+        yield
+    finally:
+        libc.setfsuid(before)
 
 
 def _close(opened: Opened) -> None:

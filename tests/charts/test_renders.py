@@ -133,8 +133,8 @@ def test_one_more_capability_where_it_listens_on_port_53() -> None:
     plain = containers(rendered(*RANGES), "DaemonSet", f"{RELEASE}-agent")["enforcer"]
     listens = (*RANGES, "--set", "config.dns.listen={192.0.2.1}")
     more = containers(rendered(*listens), "DaemonSet", f"{RELEASE}-agent")["enforcer"]
-    assert plain["securityContext"]["capabilities"]["add"] == ["NET_ADMIN", "CHOWN"]
-    assert more["securityContext"]["capabilities"]["add"][2:] == ["NET_BIND_SERVICE"]
+    assert plain["securityContext"]["capabilities"]["add"] == ["NET_ADMIN", "SETUID", "CHOWN"]
+    assert more["securityContext"]["capabilities"]["add"][3:] == ["NET_BIND_SERVICE"]
 
 
 def test_a_digest_wins_over_the_tag() -> None:
