@@ -85,9 +85,7 @@ class Removed:
         routes.close()
         self._records.tell("rules.removed", "warning", reason=", ".join(gone) or "there were none")
         self._threads.start()
-        inspection = Inspection(
-            self._settings.node, MemoryLedger(), self._blocked, lambda: None, self.status
-        )
+        inspection = Inspection(self._settings.node, MemoryLedger(), self._blocked, lambda: None, self.status)
         later = self._reactor.callLater
         askers = inspect.InspectFactory(inspection, now, later, inspect.Turns(now, later))
         inspect.listen(self._reactor, self._folder, askers)
