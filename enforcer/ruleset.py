@@ -4,10 +4,11 @@ Owns what a packet meets and in which order. Pure: text in, text out; never list
 addresses (those are elements, ``enforcer.elements``), so its size does not depend on them.
 Invariant: a packet of a governed pod that no element explains is dropped.
 
-The order for a packet that a governed pod sends: source check and DNS capture in raw prerouting;
-the witness; ports 53, 853 and 5353 (but, where 53 is not captured, other nodes' resolvers); cluster
-exemption; live flows; grants; static permits; refusal. What passes is marked with ``PASSED``, which the guard table
-asks for one hook later and which is cleared there, or, without a guard, by our own next chain.
+The order for a packet that a governed pod sends: source check and DNS capture in raw prerouting; the
+witness; ports 53, 853 and 5353 (but, where 53 is not captured, other nodes' resolvers); cluster
+exemption; live flows; grants; static permits; refusal. What passes is marked with ``PASSED``, which the
+guard table asks for one hook later and which is cleared there, or, without a guard, by our own next
+chain.
 """
 
 from __future__ import annotations

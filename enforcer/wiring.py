@@ -159,9 +159,9 @@ class Wiring:
             records=self._records,
             admitted=lambda: [account.identity for account in self.ledger.accounts.values()],
             awaited=lambda: len(self.node.unadmitted),
-            untracked_by=lambda: self.watch.untracking(),
+            untracked_by=lambda: self.watch.untracking(),  # noqa: PLW0108 - made later
             now=now,
-            changed=lambda: self.watch.check(),
+            changed=lambda: self.watch.check(),  # noqa: PLW0108 - made later
         )
         self.watch = Watch(
             reactor=self._reactor,
@@ -176,7 +176,7 @@ class Wiring:
             proving=self.proving,
             reconciler=self.reconciler,
             node=self.node,
-            tell_enforced=lambda uids: self.hub.tell_enforced(uids),
+            tell_enforced=lambda uids: self.hub.tell_enforced(uids),  # noqa: PLW0108 - made later
             lay_out=self._lay_out,
             failed=self._failed,
         )
