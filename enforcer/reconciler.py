@@ -388,5 +388,3 @@ class Reconciler:
 def _joined(revisions: list[Revision]) -> tuple[list[ElementKey], list[Change]]:
     taken = [key for revision in revisions for key in revision.taken]
     return taken, [change for revision in revisions for change in revision.changes]
-
-
