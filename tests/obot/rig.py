@@ -65,7 +65,7 @@ class Rig:
         self.token_file.write_text("osa1-1-first")
         self.ended: list[str] = []
         self._api = Api(access)
-        self._path = collection(namespace)
+        self.path = collection(namespace)
         self.joined: Joined = join(
             storage=Access(
                 server=storage.url,
@@ -112,7 +112,7 @@ class Rig:
 
     def policies(self) -> dict[str, Json]:
         """The FirewallPolicies that stand, by name."""
-        return {item["metadata"]["name"]: item for item in self._api.list(self._path).items}
+        return {item["metadata"]["name"]: item for item in self._api.list(self.path).items}
 
     def domains(self) -> dict[str, list[str]]:
         """What is permitted, by name; without a permit: []."""

@@ -1,8 +1,8 @@
 """A storage of Obot's for tests: an API server of its own kind, with all of its habits.
 
-JSON only; an empty list is null; no bookmarks; versions are numbers of rows, so that a compaction makes them go down; watches
-end by themselves; whoever has no good token is anonymous, and refused with 403; the certificate is its
-own and for localhost; everything but reading its policies is refused.
+JSON only; an empty list is null; no bookmarks; versions are numbers of rows, so that a compaction makes
+them go down; watches end by themselves; whoever has no good token is anonymous, and refused with 403; the
+certificate is its own and for localhost; everything but reading its policies is refused.
 """
 
 from __future__ import annotations
@@ -221,16 +221,17 @@ class Storage:
         asked = query.get("resourceVersion") or "0"
         with self._changed:
             epoch, version = self._epoch, int(asked)
-            if asked == "0":
-                first = [{"type": "ADDED", "object": row.item} for row in self._latest().values()]
+            first = []
+            is_too_old = asked != "0" and version < self._compacted_at and version < self._highest()
+            if is_too_old:
+                first.append({"type": "ERROR", "object": self._too_old(version).status})
+            elif asked == "0":
+                first += [{"type": "ADDED", "object": row.item} for row in self._latest().values()]
                 version = self._highest()
-            else:
-                first = []
-                if version < self._compacted_at and version < self._highest():
-                    yield {"type": "ERROR", "object": self._too_old(version).status}
-                    return
         yield None
         yield from first
+        if is_too_old:
+            return
         while time.monotonic() < ends_at and epoch == self._epoch:
             with self._changed:
                 rows = [row for row in self._rows if row.version > version and not self.is_frozen]
