@@ -158,7 +158,7 @@ def _warning(entry: Entry, message: str, fix: str) -> Finding:
 
 
 def _services(entries: list[Entry]) -> dict[tuple[str, str], Service]:
-    """Services by namespace and name, with the addresses of their slices where they select no pods."""
+    """Services by namespace and name, with the addresses of their slices."""
     behind: dict[tuple[str, str], dict[str, None]] = {}
     for entry in entries:
         if isinstance(entry.value, Slice):
@@ -169,7 +169,7 @@ def _services(entries: list[Entry]) -> dict[tuple[str, str], Service]:
         service = entry.value
         if isinstance(service, Service):
             key = (service.namespace, service.name)
-            if service.selector is None and key in behind:
+            if key in behind:
                 service = msgspec.structs.replace(service, addresses=tuple(behind[key]))
             services[key] = service
     return services

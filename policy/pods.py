@@ -41,7 +41,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     selector: Labels | None = None
     addresses: tuple[str, ...] = ()
-    """Pod addresses from EndpointSlices; used only where ``selector`` is None."""
+    """Pod addresses from EndpointSlices; with a selector they say nothing about which pods are behind it."""
     cluster_ips: tuple[str, ...] = ()
 
 

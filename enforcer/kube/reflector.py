@@ -81,6 +81,8 @@ class Reflector(Generic[T]):
         self._listed_at = float("-inf")
         self._failures = 0
         self._in_trouble = False
+        self.is_missing = False
+        """Whether the server says that it serves no such collection."""
         self._wake = threading.Event()
         self._stopped = False
         self._lock = threading.Lock()
@@ -144,6 +146,7 @@ class Reflector(Generic[T]):
         except ApiRefused as refused:
             pause_s = self._refused(refused)
         except ApiLost as lost:
+            self.is_missing = False
             pause_s = self._failed(str(lost), None)
         if self._now() - began_at >= LONG_WATCH_S and not self._in_trouble:
             self._failures = 0
@@ -207,6 +210,7 @@ class Reflector(Generic[T]):
             self._sink.trouble(None)
 
     def _refused(self, refused: ApiRefused) -> float:
+        self.is_missing = refused.status == 404
         if not (refused.status == 410 or _is_ahead(refused)):
             return self._failed(f"{self._path}: the API server refused: {refused}", refused.retry_after_s)
         # The version is too old to watch from, or newer than anything that this server has.

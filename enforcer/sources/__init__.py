@@ -21,7 +21,7 @@ class Seen(NamedTuple):
     problems: tuple[str, ...]
     detected_at: float
     is_fresh: bool = True
-    """False while the place cannot be read: it may have changed since."""
+    """False while the place cannot be asked about pods: an address may be another's since."""
 
 
 class Source(Protocol):

@@ -169,11 +169,13 @@ def _key(fields: Json) -> str:
     return f"{metadata['namespace']}/{metadata['name']}" if "namespace" in metadata else metadata["name"]
 
 
-def eventually(condition: Callable[[], object], what: str = "", deadline_s: float = 30.0) -> None:
+def eventually(
+    condition: Callable[[], object], what: str | Callable[[], object] = "", deadline_s: float = 30.0
+) -> None:
     """Wait until it holds; fail when it does not in time."""
     until = time.monotonic() + deadline_s
     while not condition():
-        assert time.monotonic() < until, f"never: {what}"
+        assert time.monotonic() < until, f"never: {what() if callable(what) else what}"
         time.sleep(0.005)
 
 

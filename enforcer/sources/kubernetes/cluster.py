@@ -52,7 +52,7 @@ class News(NamedTuple):
     reads: list[FileRead] | None
     names_pods: bool
     is_fresh: bool
-    """Whether every collection is heard now."""
+    """Whether pods are heard now: what is said of them still holds."""
     problems: tuple[str, ...]
     since: float
     """When the first change came that was not told before."""
@@ -137,6 +137,10 @@ class Cluster:
             if sentence:
                 self.failures += 1
                 self._fresh_at = self._now() if self._is_fresh() else self._fresh_at
+            if sentence and followed.reflector.is_missing:
+                sentence = (
+                    f"the API server knows no {followed.collection.kind}: {followed.collection.missing}"
+                )
             if followed.trouble_now != sentence:
                 followed.trouble_now = sentence
                 for each in self._all() if not sentence else ():
@@ -177,7 +181,7 @@ class Cluster:
             self._is_told = True
             names_pods = self._store.names_pods
             reads = self._store.reads(self._place.dns_servers) if is_ready else None
-            return News(reads, names_pods, self._is_fresh(), self._problems(), since)
+            return News(reads, names_pods, self._knows_pods(), self._problems(), since)
 
     def use_saved(self, objects: Mapping[str, list[Cut]], at: str) -> None:
         """Take a saved copy's objects for what was not listed yet."""
@@ -193,7 +197,7 @@ class Cluster:
     def objects(self) -> dict[str, list[Cut]] | None:
         """Return all objects as they are kept, for a copy; None unless the server itself said them all."""
         with self._news:
-            return self._store.raws() if self._is_complete() and not self._from_saved else None
+            return self._store.raws() if self._is_complete() and not self._is_from_saved() else None
 
     def stale_s(self) -> float:
         """Return for how long not everything was heard, in seconds; 0 while everything is."""
@@ -222,12 +226,21 @@ class Cluster:
             each.is_listed or kind in self._from_saved for kind, each in self._followed.items()
         )
 
+    def _is_from_saved(self) -> bool:
+        return not self._from_saved.isdisjoint(self._followed)
+
     def _is_fresh(self) -> bool:
         return all(each.is_listed and not each.trouble_now for each in self._all())
 
+    def _knows_pods(self) -> bool:
+        pods = [each for each in self._all() if each.collection is PODS]
+        return PODS.kind not in self._from_saved and all(
+            each.is_listed and not each.trouble_now for each in pods
+        )
+
     def _problems(self) -> tuple[str, ...]:
         said = {each.trouble_now: None for each in self._all() if each.trouble_now}
-        if self._from_saved:
+        if self._is_from_saved():
             said[
                 "the API server has not said yet what there is now: what it said until "
                 f"{self.saved_at} is enforced, and pods that came since are denied"
