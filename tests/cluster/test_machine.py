@@ -102,7 +102,7 @@ def test_the_programs_folder_is_the_users_or_named() -> None:
     """$NAMEWARD_CLUSTER_BIN, then the cache."""
     assert binaries.folder({"NAMEWARD_CLUSTER_BIN": "/opt/x"}) == Path("/opt/x")
     assert binaries.folder({"XDG_CACHE_HOME": "/c"}) == Path("/c/nameward-cluster/bin")
-    assert binaries.folder({"HOME": "/home/x"}) == Path("/home/x/.cache/nameward-cluster/bin")
+    assert binaries.folder({"HOME": "/u/x"}) == Path("/u/x/.cache/nameward-cluster/bin")
 
 
 def test_missing_packages_are_named_once() -> None:
