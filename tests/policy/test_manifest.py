@@ -15,6 +15,7 @@ from policy.manifest import (
     read_file,
 )
 from policy.pods import Pod
+from policy.selection import Roster
 from policy.snapshot import compile_snapshot
 from policy.world import World
 
@@ -281,8 +282,8 @@ def test_a_service_selects_its_pods() -> None:
     assert verdict(load(POD, firewall(rule)), name=None) == "deny"
 
 
-def test_slices_give_addresses_to_services_without_selector() -> None:
-    """All slices of a Service add up; a Service with a selector ignores them."""
+def test_slices_give_addresses_to_services() -> None:
+    """All slices of a Service add up; which pods are behind it a selector says, where there is one."""
     slices = "".join(
         f"""
 ---
@@ -295,8 +296,12 @@ endpoints: [{{addresses: [10.1.0.{n}]}}]
     )
     (service,) = load(SERVICE.replace(", selector: {app: a}", ""), slices).services
     assert (service.selector, service.addresses) == (None, ("10.1.0.1", "10.1.0.2"))
-    (service,) = load(SERVICE, slices).services
-    assert (service.selector, service.addresses, service.cluster_ips) == ({"app": "a"}, (), ("10.96.0.9",))
+    loaded = load(SERVICE, slices)
+    (service,) = loaded.services
+    assert (service.selector, service.cluster_ips) == ({"app": "a"}, ("10.96.0.9",))
+    assert service.addresses == ("10.1.0.1", "10.1.0.2")
+    other = Pod(namespace="shop", name="z", uid="z", addresses=("10.1.0.1",))
+    assert Roster((other,), loaded.services).pods_behind("shop", "front") == []
 
 
 NAMESPACE = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {tier: agents}}\n"
