@@ -75,6 +75,7 @@ class Kernel:
         self._nft = nftables.Nftables()
         self._guard: nftables.Nftables | None = None
         self._monitor: NetlinkSocket | None = None
+        self._own_process = 0
         self._renews = False
 
     def close(self) -> None:
@@ -205,7 +206,31 @@ class Kernel:
         if self._monitor is None:
             self._monitor = NetlinkSocket(NETLINK_NETFILTER, (_GROUP_NFTABLES,), receive_bytes=_MONITOR_BYTES)
             self._monitor.ignore_portid(self._socket.portid)
+            self._own_process = self._called() or os.getpid()
         return self._monitor.fileno()
+
+    def _called(self) -> int:
+        """Find out by which number the kernel's notices call this process: not getpid() in a container.
+
+        Makes and deletes a table of that name in one transaction, and reads who is said to have done it.
+        """
+        name = f"nameward_probe_{self._socket.portid}"
+        listener = NetlinkSocket(NETLINK_NETFILTER, (_GROUP_NFTABLES,), receive_bytes=_DUMP_BYTES)
+        try:
+            _run(self._nft, f"add table inet {name}\ndelete table inet {name}")
+            is_ours = False
+            while batch := listener.receive_pending():
+                for notice in batch:
+                    if notice.type & 0xFF == transaction.NEWGEN:
+                        if is_ours:
+                            return _process(notice)
+                    else:
+                        is_ours = _table_of(notice) == name
+        except OSError:
+            return 0  # too much happens, or no table can be made: what follows is then taken for another's
+        finally:
+            listener.close()
+        return 0
 
     def drain_events(self) -> set[Event]:
         """Read what the monitor holds, without waiting. What this process did is left out."""
@@ -227,7 +252,7 @@ class Kernel:
                 if notice.type & 0xFF != transaction.NEWGEN:
                     pending |= self._event(notice)
                     continue
-                if _process(notice) != os.getpid():
+                if _process(notice) != self._own_process:
                     seen |= pending
                 pending = set()
 
@@ -235,8 +260,7 @@ class Kernel:
         kind = notice.type & 0xFF
         if kind in {foreign.NEWFLOWTABLE, foreign.DELFLOWTABLE}:
             return {"offload"}
-        # every nf_tables message begins with its table's name, as attribute 1
-        table = next((v.rstrip(b"\0").decode() for k, v in attributes(notice.payload, 4) if k == 1), "")
+        table = _table_of(notice)
         if notice.payload[0] == transaction.NFPROTO_BRIDGE:
             return {"changed"} if table == BRIDGE_TABLE else set()
         if notice.payload[:1] != bytes((transaction.NFPROTO_INET,)) or table not in (
@@ -307,6 +331,11 @@ def _command(table: str, change: Change) -> str:
         words.append(str(ipaddress.ip_address(key)))
     verb = "delete" if isinstance(change, Remove) else "add"
     return f"{verb} element inet {table} {name} {{ {' . '.join(words)} }}"
+
+
+def _table_of(notice: Message) -> str:
+    """Read the table that it is about: every nf_tables message begins with its name, as attribute 1."""
+    return next((v.rstrip(b"\0").decode() for k, v in attributes(notice.payload, 4) if k == 1), "")
 
 
 def _process(notice: Message) -> int:
