@@ -14,7 +14,8 @@ PROGRAM = """
 import json, os, subprocess
 from enforcer.kernel import Kernel
 from enforcer.layout import TABLE
-text = "add table inet T\\ndelete table inet T\\ntable inet T { chain c { counter; }; }".replace(" T", f" {TABLE}")
+text = "add table inet T\\ndelete table inet T\\ntable inet T { chain c { counter; }; }"
+text = text.replace(" T", f" {TABLE}")
 kernel = Kernel()
 kernel.monitor_fd()
 seen = [os.getpid(), sorted(kernel.drain_events())]

@@ -1,4 +1,4 @@
-"""Pods of the DaemonSet in the lab, an enforcer and a resolver each, and lookups none of which may be lost."""
+"""Pods of the DaemonSet in the lab, an enforcer and a resolver each, and lookups that none may lose."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def configured(ward: Ward, **changes: Any) -> Path:
 def flooded(stage: Stage) -> Flood:
     """Two hundred lookups a second whose answers live for a second: the kernel is needed each time."""
     flood = Flood(
-        stage.bulk.space, Plan(places.CLUSTER_DNS, places.BULK_NAMES, rate=RATE, most_open=400, port=443)
+        stage.bulk.space, Plan(places.CLUSTER_DNS, places.BULK_NAMES, rate=RATE, most_open=50, port=443)
     )
     assert wait_until(lambda: flood.counts().answered >= RATE, LONG_S, 0.1)
     return flood
