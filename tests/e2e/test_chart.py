@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -68,11 +69,14 @@ def test_metrics_are_given_for_the_token(upgraded: ClusterLab) -> None:
 
 def test_the_pod_may_name_a_resolver_that_nobody_is(lab: ClusterLab) -> None:
     """deploy/examples/dns: dnsPolicy None, an address that no server has; the node answers."""
+    lab.set_domains("ms1dns", [places.CRM])
     pod = lab.add_pod("ms1dns", 40)
     try:
-        lab.set_domains("ms1dns", [places.CRM])
         command = ["dig", "+short", "+tries=3", "+time=5", "@192.0.2.53", places.CRM, "A"]
-        assert output_of(pod.space, command).split()
+        deadline = time.monotonic() + 60
+        while not output_of(pod.space, command).split():
+            assert time.monotonic() < deadline, "the permitted name is not answered"
+            time.sleep(0.2)
         refused = output_of(pod.space, ["dig", "+tries=3", "+time=5", "@192.0.2.53", places.DROP, "A"])
         assert "NXDOMAIN" in refused
     finally:
