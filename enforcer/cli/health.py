@@ -18,7 +18,7 @@ WAIT_S = 4.0
 @click.argument("path", metavar="PATH")
 @click.pass_context
 def health(ctx: click.Context, ready: bool, path: str) -> None:
-    """Ask the enforcer, resolver or node that was started with --health PATH how it is."""
+    """Ask the daemon that was started with --health PATH how it is."""
     try:
         told = ask(path, WAIT_S)
     except (OSError, ValueError) as error:

@@ -17,7 +17,8 @@ from policy.runtime import settings_page
 from policy.runtime.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tests/**/README.md")])
+BESIDE = [readme for top in ("benchmarks", "deploy", "tests") for readme in ROOT.glob(f"{top}/**/README.md")]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *BESIDE])
 OURS = [
     *(
         path
@@ -68,7 +69,7 @@ def test_yaml_in_documents_is_accepted(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_in_documents_exist(path: Path) -> None:
     """Every `nameward …` is a command with these options; every script and make target is there."""
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     text = path.read_text()
     shown = [line for block in fenced(path, "sh") for line in block.splitlines()]
     inline = [
