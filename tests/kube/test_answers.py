@@ -101,6 +101,27 @@ def test_a_large_item_comes_in_small_pieces() -> None:
     assert read(data[at : at + 1024] for at in range(0, len(data), 1024)).items == items
 
 
+@pytest.mark.parametrize("value", [b'"\\ud800"', b'{"\\uDFFF": 1}', b"NaN", b"-Infinity"])
+def test_what_no_json_can_say_is_lost(value: bytes) -> None:
+    """Half a character or no number is no object: our own encoder, later on, could not write it either."""
+    with pytest.raises(ApiLost, match="no JSON"):
+        read([b'{"items": [{"a": ', value, b"}]}"])
+
+
+def test_a_character_in_two_halves_is_one() -> None:
+    """As JSON may write it."""
+    assert read([b'{"items": [{"a": "\\ud83d\\ude00"}]}']).items == [{"a": "\U0001f600"}]
+
+
+def test_the_largest_pod_of_etcd_is_read() -> None:
+    """Stored as octets, it comes as six characters for each: nobody hides a node's pods behind one of his."""
+    largest = 1536 * 1024
+    items = [{"a": "\x01" * largest}, {"b": 1}]
+    assert len(read([json.dumps({"items": items}).encode()]).items) == 2
+    event = {"type": "ADDED", "object": items[0]}
+    assert read_event(next(lines([json.dumps(event).encode() + b"\n"]))).object == items[0]
+
+
 def test_an_endless_item_is_given_up() -> None:
     """A server cannot fill our memory with one object."""
 
