@@ -96,6 +96,10 @@ def _realized(verdict: Verdict, reach: Reach) -> tuple[str, str, str]:
             message += f", but {reach.truncated} of them have more policies than they list"
         return "Unknown", "NoPods", message
     pods = "1 pod" if reach.pods == 1 else f"{reach.pods} pods"
+    if reach.current == reach.nodes and reach.truncated:
+        count = f"{reach.nodes} nodes have it" if reach.nodes > 1 else "1 node has it"
+        message = f"{count}; {reach.truncated} of the others have more policies than they list"
+        return "Unknown", "NodesTruncated", message
     if reach.current == reach.nodes:
         nodes = "1 node" if reach.nodes == 1 else f"{reach.nodes} nodes"
         return "True", "InForce", f"in the kernel of {nodes}, for {pods}"

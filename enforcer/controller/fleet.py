@@ -52,7 +52,7 @@ class Reach(NamedTuple):
     all_nodes: int
     """Nodes that said anything."""
     truncated: int
-    """Nodes that have more policies than they listed."""
+    """Nodes that have more policies than they listed, this one not among them."""
 
 
 def cut_node(fields: Json) -> NodeCut:
@@ -92,6 +92,7 @@ class Fleet:
     def __init__(self) -> None:
         self._nodes: dict[str, NodeCut] = {}
         self._having: defaultdict[str, set[str]] = defaultdict(set)
+        self._truncated: set[str] = set()
 
     def __len__(self) -> int:
         """Return how many nodes said anything."""
@@ -118,6 +119,9 @@ class Fleet:
             self._forget(uid, cut.name)
         for uid in cut.policies.keys() - before.keys():
             self._having[uid].add(cut.name)
+        if cut.is_truncated != (cut.name in self._truncated):
+            self._truncated ^= {cut.name}
+            return {*before, *self._having}
         if old is not None and old.is_enforcing == cut.is_enforcing:
             return {
                 uid for uid in before.keys() | cut.policies.keys() if before.get(uid) != cut.policies.get(uid)
@@ -131,6 +135,9 @@ class Fleet:
             return set()
         for uid in old.policies:
             self._forget(uid, name)
+        if name in self._truncated:
+            self._truncated.discard(name)
+            return {*old.policies, *self._having}
         return set(old.policies)
 
     def _forget(self, uid: str, name: str) -> None:
@@ -155,7 +162,6 @@ class Fleet:
                 behind.append(name)
             else:
                 current += 1
-        truncated = sum(node.is_truncated for node in self._nodes.values()) if not names else 0
         return Reach(
             pods=pods,
             nodes=len(names),
@@ -163,5 +169,5 @@ class Fleet:
             behind=tuple(sorted(behind)[:_NAMED]),
             idle=tuple(sorted(idle)[:_NAMED]),
             all_nodes=len(self._nodes),
-            truncated=truncated,
+            truncated=len(self._truncated - names),
         )

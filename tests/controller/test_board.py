@@ -237,6 +237,13 @@ def test_nothing_is_removed_while_policies_are_unknown() -> None:
         ((node("a"),), "Unknown", "NoPods", "no node says that it has pods"),
         ((node("a", truncated=True),), "Unknown", "NoPods", "1 of them have more policies than they list"),
         ((node("a", policy()),), "True", "InForce", "in the kernel of 1 node, for 1 pod"),
+        ((node("a", policy(), truncated=True),), "True", "InForce", "in the kernel of 1 node, for 1 pod"),
+        (
+            (node("a", policy()), node("b", truncated=True)),
+            "Unknown",
+            "NodesTruncated",
+            "1 node has it; 1 of the others have more policies than they list",
+        ),
         ((node("a", policy()), node("b", policy(), pods=2)), "True", "InForce", "2 nodes, for 3 pods"),
         ((node("a", policy(), enforcing=False),), "False", "NodesNotEnforcing", "not enforcing: a"),
         ((node("a", policy(), removed=True),), "False", "NodesNotEnforcing", "0 of 1 nodes have it"),
@@ -264,6 +271,20 @@ def test_nodes_that_are_behind_are_named() -> None:
     assert said["message"].startswith("1 of 10 nodes have it")
     assert said["message"].endswith("on node-0, node-1, node-2")
     assert cluster.status()["realizedNodes"] == "1/10"
+
+
+def test_a_node_that_cannot_list_all_it_has_concerns_every_policy() -> None:
+    """As long as it cannot, nobody knows what is in force there; then they are true again."""
+    cluster = Cluster()
+    cluster.lists(policy(), nodes=(node("a", policy()), node("b")))
+    cluster.runs(10)
+    assert cluster.status()["Realized"]["reason"] == "InForce"
+    cluster.reports(node("b", truncated=True))
+    cluster.runs(15)
+    assert cluster.status()["Realized"]["reason"] == "NodesTruncated"
+    cluster.reports(node("b"), is_gone=True)
+    cluster.runs(15)
+    assert cluster.status()["Realized"]["reason"] == "InForce"
 
 
 def test_the_first_and_the_last_node_concern_every_policy() -> None:
