@@ -47,7 +47,10 @@ class SupervisorError(Exception):
 
 
 class Lock:
-    """``<runtimeDir>/lock``: held by a supervisor and its enforcer, named by the supervisor's process id."""
+    """``<runtimeDir>/lock``: held by a supervisor and its enforcer, named by the supervisor's process id.
+
+    Nobody else may open it: a lock needs no more than that, and the resolver sees the folder.
+    """
 
     def __init__(self, runtime_dir: str) -> None:
         self._folder = Path(runtime_dir)
@@ -59,7 +62,8 @@ class Lock:
         try:
             self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            lock = os.open(self._folder / "lock", flags, 0o644)
+            lock = os.open(self._folder / "lock", flags, 0o600)
+            os.fchmod(lock, 0o600)  # one of an earlier release: who can open it can hold it, to read only
         except OSError as error:
             said = f"{self._folder}: {error.strerror}; run as root or set runtimeDir"
             raise SupervisorError(said) from None

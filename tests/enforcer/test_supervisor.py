@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from enforcer.tenure import Lock
 from enforcer.workers import pause_s
 
 PROGRAM = """
@@ -252,6 +253,15 @@ def test_one_runtime_folder_has_one_owner(running: Running, tmp_path: Path) -> N
     finally:
         other.process.terminate()
         other.process.communicate(timeout=10)
+
+
+def test_nobody_else_can_hold_the_lock(tmp_path: Path) -> None:
+    """flock needs no more than an open file: a hijacked resolver would wait for it, and keep it for good."""
+    (tmp_path / "lock").touch(0o644)
+    held = Lock(str(tmp_path))
+    assert held.try_to_take()
+    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
+    held.let_go()
 
 
 class TestNotify:
