@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
@@ -68,6 +70,29 @@ def test_its_life(bare: RealApi) -> None:
     bare.helm("uninstall", RELEASE, "-n", SPACE, "--no-hooks")
     assert left(bare) == []
     assert "firewallpolicies.networking.aviatrix.com" in bare.kubectl("get", "crd", "-o", "name")
+
+
+def test_definitions_are_upgraded_as_documented(bare: RealApi, tmp_path: Path) -> None:
+    """Helm made them and never touches them again; docs/kubernetes.md has the command that does."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    found = re.search(r"^kubectl (apply .*) -f deploy/charts/nameward/crds$", page, re.MULTILINE)
+    assert found is not None
+    command = found[1].split()
+    crds = CHART / "crds"
+    for path in crds.iterdir():
+        bare.kubectl("delete", "--ignore-not-found", "--timeout=60s", "-f", str(path))
+    bare.helm("install", RELEASE, str(CHART), "-n", SPACE, *RANGES)
+    for path in crds.iterdir():
+        changed = path.read_text().replace("description: ", "description: Newer. ", 1)
+        assert changed != path.read_text()
+        (tmp_path / path.name).write_text(changed)
+    meek = [word for word in command if word != "--force-conflicts"]
+    assert "conflict with" in bare.refusal(*meek, "-f", str(tmp_path))
+    bare.kubectl(*command, "-f", str(tmp_path))
+    for path in crds.iterdir():
+        name = yaml.safe_load(path.read_text())["metadata"]["name"]
+        assert "Newer. " in bare.kubectl("get", "crd", name, "-o", "yaml")
+    bare.helm("uninstall", RELEASE, "-n", SPACE, "--no-hooks")
 
 
 def test_the_hook_before_uninstalling_is_what_may_run_then(bare: RealApi) -> None:
