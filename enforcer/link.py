@@ -243,12 +243,21 @@ class LinkHub(Factory):
         others = self.elsewhere.waiting + self.elsewhere.pending if self.elsewhere is not None else 0
         return len(self._waiting) + sum(len(link.queue) for link in self.links) + others
 
-    def publish(self, world: World) -> None:
-        """Send a snapshot to every resolver, before any answer that it decided."""
-        self.world_frame = encode(SnapshotPublished(world))
-        for link in self.links:
-            link.publish(self.world_frame)
+    def publish(self, world: World) -> str:
+        """Send a snapshot to every resolver, before any answer that it decided.
+
+        Returns "", or why it cannot be sent: they go on with the one before, and new names wait.
+        """
+        said = ""
+        try:
+            self.world_frame = encode(SnapshotPublished(world))
+        except FramingError as error:
+            said = f"pods' lookups are decided by an earlier policy: {error}; remove policies or pods' labels"
+        else:
+            for link in self.links:
+                link.publish(self.world_frame)
         self.wake()
+        return said
 
     def tell_enforced(self, uids: frozenset[str]) -> None:
         """Say to every resolver which pods policy is known to be enforced on, if it is not what was said."""

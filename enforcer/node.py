@@ -101,6 +101,8 @@ class Node:
     """What keeps the node from enforcing, by the last self-check."""
     configuration_problems: tuple[str, ...] = ()
     host_problems: tuple[str, ...] = ()
+    unpublished: str = ""
+    """Why the resolver does not know the policy that is in force."""
     _upstreams: tuple[UpstreamState, ...] = ()
     _resolver_refuses: bool = False
     _seen: Seen | None = None
@@ -299,6 +301,8 @@ class Node:
             *self.missing, *self.configuration_problems, *self.host_problems, *self.shared.problems,
             *self.reports.problems,
         ]  # fmt: skip
+        if self.unpublished:
+            said.append(self.unpublished)
         if self._resolver_refuses:
             said.append("the resolver refused the configuration as it is now, and goes on with the old one")
         if self._reconciler.trouble:

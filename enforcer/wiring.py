@@ -349,7 +349,7 @@ class Wiring:
 
     def _published(self, snapshot: Snapshot) -> None:
         self._write_journal()
-        self.hub.publish(snapshot.world)
+        self.node.unpublished = self.hub.publish(snapshot.world)
         self._reactor.callLater(0, self.watch.check)
         self._pods_changed()
 

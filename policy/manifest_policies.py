@@ -9,6 +9,7 @@ the pods its rules select, or for its whole namespace if none can be read.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import msgspec
 
@@ -27,6 +28,9 @@ from policy.manifest_shapes import ABSENT, Fields, known_fields, mapping, sequen
 from policy.rules import PodGroup, Policy, PortRange, Rule, Selector
 
 OBJECT_FIELDS = ("apiVersion", "kind", "metadata", "spec", "status")
+MAX_PARTS = 16384
+"""Domains and selectors that all rules of one policy refer to, a group counted once for each rule: a small
+object whose every rule refers to every group would else become gigabytes on every node."""
 LOST_RULE = "(not understood)"
 """Name of the deny that stands for rules which could not be read."""
 
@@ -68,11 +72,20 @@ def read_firewall_policy(fields: Fields, namespace: str, name: str, broken: bool
     lost = broken or items is None or place.report.errors != before
     if items == [] and not lost:
         _empty(spec, here)
-    groups = _groups(spec, items or [], here)
-    rules = [
-        read_rule(item, index, groups, here.at("rules", index)) for index, item in enumerate(items or [])
-    ]
-    _warn(rules, items or [], here.at("rules"))
+    parts = _parts(spec, items or [])
+    if parts > MAX_PARTS:
+        here.at("rules").error(
+            f"the rules refer to {parts} domains and selectors together, of at most {MAX_PARTS}",
+            "refer to fewer groups in each rule",
+        )
+        groups, lost = Groups({}, {}), True
+        rules = [_unread(item, index, here.at("rules", index)) for index, item in enumerate(items or [])]
+    else:
+        groups = _groups(spec, items or [], here)
+        rules = [
+            read_rule(item, index, groups, here.at("rules", index)) for index, item in enumerate(items or [])
+        ]
+        _warn(rules, items or [], here.at("rules"))
     if lost:
         rules = without_permits(rules)
         whom = (
@@ -91,6 +104,39 @@ def read_firewall_policy(fields: Fields, namespace: str, name: str, broken: bool
         source=place.origin,
         accepted=accepted,
         groups=_pod_groups(groups),
+    )
+
+
+def _parts(spec: Fields, items: list[object]) -> int:
+    """Return how many domains and selectors the rules refer to, before any of them is read."""
+    found = 0
+    for groups, references, parts in (
+        ("smartGroups", "destinationSmartGroups", "selectors"),
+        ("webGroups", "webGroups", "domains"),
+    ):
+        sizes: Counter[str] = Counter()
+        for group in _mappings(spec.get(groups)):
+            if isinstance(name := group.get("name"), str) and isinstance(listed := group.get(parts), list):
+                sizes[name] += len(listed)
+        for item in _mappings(items):
+            names = (each.get("name") for each in _mappings(item.get(references)))
+            found += sum(sizes[name] for name in names if isinstance(name, str))
+    return found
+
+
+def _mappings(value: object) -> Iterator[Fields]:
+    return (each for each in (value if isinstance(value, list) else ()) if isinstance(each, dict))
+
+
+def _unread(item: object, index: int, place: Place) -> Rule:
+    """A rule that stands for its selector alone."""
+    selector = read_selector(item, place) if isinstance(item, dict) else Selector()
+    return Rule(
+        name=f"(rule {index + 1})",
+        action="deny",
+        destinations=(ANYWHERE,),
+        selector=selector,
+        understood=False,
     )
 
 

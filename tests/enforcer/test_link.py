@@ -27,7 +27,7 @@ from policy.authority import (
 )
 from policy.pods import Pod
 from policy.runtime.clock import now
-from policy.runtime.framing import encode, resolver_decoder
+from policy.runtime.framing import MAX_TO_RESOLVER_BYTES, encode, resolver_decoder
 from tests.enforcer.rig import API, OTHER, A, B, KeptRecords, Rig, permit, policy
 
 POLICY = policy(permit("*.example.org"))
@@ -142,6 +142,21 @@ def test_a_greeting_brings_version_sockets_and_the_snapshot(loop: _Loop) -> None
     assert isinstance(snapshot, SnapshotPublished)
     assert snapshot.world.generation == 1
     assert len(peer.descriptors) == 1
+
+
+def test_a_policy_that_fits_no_frame_is_said_and_ends_nothing(loop: _Loop) -> None:
+    """The resolver goes on with the one before, and hears of the next that fits."""
+    assert loop.rig.authority.snapshot is not None
+    world = loop.rig.authority.snapshot.world
+    names = ("x" * 200,) * (MAX_TO_RESOLVER_BYTES // 200)
+    large = permit(*names)
+    said = loop.hub.publish(msgspec.structs.replace(world, policies=(policy(large),)))
+    assert "fits no frame" in said
+    peer = _Resolver(loop)
+    loop.until(lambda: len(peer.read()) == 2)
+    assert peer.got[1] == SnapshotPublished(world)
+    assert loop.hub.publish(msgspec.structs.replace(world, generation=3)) == ""
+    loop.until(lambda: len(peer.read()) == 3)
 
 
 def test_another_uid_is_refused(tmp_path: Path) -> None:

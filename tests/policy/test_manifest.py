@@ -184,6 +184,35 @@ def test_a_policy_not_understood_as_a_whole_denies_only_the_pods_its_rules_selec
     assert verdict(load(POD, WEB, of_others.replace("app: b", "app: a"))) == "deny"
 
 
+@pytest.mark.parametrize("kind", ["domains", "selectors"])
+def test_a_small_policy_cannot_become_gigabytes(kind: str) -> None:
+    """Every rule refers to every group: not read, and its pods are denied, those of other labels are not."""
+    domains = ", ".join(f"a{number}.example.com" for number in range(500 if kind == "domains" else 1))
+    cidrs = ", ".join(
+        f"{{cidr: 10.0.{number % 256}.0/24}}" for number in range(500 if kind != "domains" else 1)
+    )
+    rule = (
+        "{name: r%d, action: permit, selector: {matchLabels: {app: web}}, protocol: tcp, port: 443,"
+        " destinationSmartGroups: [{name: s}], webGroups: [{name: w}]}"
+    )
+    rules = ", ".join(rule % number for number in range(100))
+    loaded = load(
+        "apiVersion: networking.aviatrix.com/v1alpha1\nkind: FirewallPolicy\n"
+        "metadata: {namespace: shop, name: fw}\nspec:\n"
+        f"  webGroups: [{{name: w, domains: [{domains}]}}]\n"
+        f"  smartGroups: [{{name: s, selectors: [{cidrs}]}}]\n"
+        f"  rules: [{rules}]\n"
+    )
+    said = " ".join(each.message for each in errors(loaded))
+    assert "the rules refer to 50100 domains and selectors together, of at most 16384" in said
+    [policy] = loaded.policies
+    assert not policy.accepted
+    assert not any(each.understood for each in policy.rules)
+    assert {each.action for each in policy.rules} == {"deny"}
+    assert {tuple((each.selector.match_labels or {}).items()) for each in policy.rules} == {(("app", "web"),)}
+    assert sum(len(each.web_groups or ()) + len(each.destinations) for each in policy.rules) == 101
+
+
 def test_permits_before_a_rule_that_is_not_understood_count_and_those_after_it_do_not() -> None:
     """Order within a policy, with a hole in it."""
     permit = f"{{name: p%d, action: permit, {API}, port: %d}}"
