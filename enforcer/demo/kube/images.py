@@ -23,7 +23,7 @@ _BUILD_S = 1200.0
 
 
 def build(archive: Path) -> None:
-    """Write the image as an archive, or take the one that is named; it takes a few minutes when there is none of this state of the files.
+    """Write the image as an archive: built (minutes, where none is kept of these files) or the one named.
 
     Raises CannotRunHereError with the builder's words.
     """
