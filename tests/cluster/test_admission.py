@@ -210,6 +210,18 @@ def test_what_was_stored_before_stays_changeable_in_its_metadata(guarded: RealAp
     assert "not found" in refusal(lambda: door.get(policy))
 
 
+def test_a_policy_that_is_to_go_is_no_way_round(door: Api, space: str) -> None:
+    """A finalizer of his own keeps it: what nobody may store (and nobody could read) is not stored in it."""
+    body = firewall_policy("going")
+    body["metadata"]["finalizers"] = ["example.com/hold"]
+    door.create(POLICIES.format(space), body)
+    one = f"{POLICIES.format(space)}/going"
+    door.delete(one)
+    assert "stray is unknown" in refusal(lambda: door.patch(one, {"spec": {"stray": {}}}, "merge"))
+    door.patch(one, {"metadata": {"finalizers": []}}, "merge")
+    assert "not found" in refusal(lambda: door.get(one))
+
+
 def until_taken(door: Api, path: str, body: Json) -> None:
     """Create it as soon as it is taken."""
     until(lambda: not refused(door, path, body), "the policy is taken")

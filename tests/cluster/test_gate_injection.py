@@ -96,6 +96,8 @@ def test_a_gate_that_does_nothing_is_refused(gated: RealApi) -> None:
         {**right, "command": ["true"]},
         {**right, "args": ["check"]},
         {**right, "env": [*right["env"], {"name": "PYTHONPATH", "value": "/tmp"}]},
+        {**right, "env": [{**right["env"][0], "name": "PYTHONPATH"}, *right["env"][1:]]},
+        {**right, "env": [_from("metadata.annotations['who']", right["env"][0]), *right["env"][1:]]},
         {**right, "restartPolicy": "Always"},
         {**right, "volumeMounts": [{"name": "own", "mountPath": "/opt"}]},
     ]
@@ -106,6 +108,24 @@ def test_a_gate_that_does_nothing_is_refused(gated: RealApi) -> None:
         assert refused.returncode == 1, fake
         assert "has to be nameward-gate as the cluster's policy adds it" in refused.stderr
     gated.apply(pod(space, "right", initContainers=[right]))
+
+
+def test_the_gate_keeps_its_image(gated: RealApi) -> None:
+    """Of a pod that is there an image may be changed, all others of it too; the gate's may not."""
+    space = gated.namespace("gate", labels=GOVERNED)
+    gated.apply(pod(space, "one"))
+    path = ["patch", "pod", "one", "-n", space, "--type=json", "-p"]
+    at = "/spec/{}/0/image"
+    other = [{"op": "replace", "path": at.format("containers"), "value": "elsewhere/another"}]
+    gated.kubectl(*path, json.dumps(other))
+    gated.kubectl("label", "pod", "one", "-n", space, "a=b")
+    nothing = [{"op": "replace", "path": at.format("initContainers"), "value": "elsewhere/nothing"}]
+    assert "has to be nameward-gate" in gated.refusal(*path, json.dumps(nothing))
+
+
+def _from(path: str, variable: dict[str, Any]) -> dict[str, Any]:
+    """The variable, with a value that the pod's author chooses."""
+    return {**variable, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
 
 
 def _warm(gated: RealApi) -> str:

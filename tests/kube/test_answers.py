@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import given
@@ -36,7 +36,7 @@ def cut(data: bytes, sizes: list[int]) -> Iterator[bytes]:
     yield data
 
 
-def read(pieces: Iterator[bytes]) -> ListStream[dict[str, object]]:
+def read(pieces: Iterable[bytes]) -> ListStream[dict[str, object]]:
     """Read a whole list, keeping everything."""
     stream = ListStream(pieces, lambda item: item)
     stream.read()
