@@ -363,3 +363,33 @@ def test_an_uplink_is_never_taken_for_a_pods_interface(tmp_path: Path) -> None:
     assert rig.kernel.fingerprint() == ""
     rig.apply(POLICY)
     assert [each.key for each in rig.kernel.elements("uplinks")] == [interface_key("eth0")]
+
+
+def test_a_source_that_cannot_be_read_vouches_for_nobody_new(rig: Rig) -> None:
+    """Who is admitted stays; a pod that came, or came back elsewhere, waits until the source is read."""
+    rig.ask("api.example.com", API)
+    rig.reconciler.believes_new = False
+    new = msgspec.structs.replace(B, name="c", uid="uid-c", addresses=("100.64.0.9",))
+    rig.apply(POLICY, pods=(A, B, new))
+    rig.host.renamed[to_packed(B.addresses[0])] = "veth99"
+    rig.reconciler.host_changed()
+    rig.run_threads()
+    assert rig.live_now()
+    assert set(rig.ledger.accounts) == {to_packed(text) for text in A.addresses}
+    rig.reconciler.believes_new = True
+    rig.apply(POLICY, pods=(A, B, new))
+    rig.run_threads()
+    assert len(rig.ledger.accounts) == 4
+
+
+def test_a_restart_on_a_saved_copy_admits_who_was_admitted(rig: Rig) -> None:
+    """The same address at the same interface in the same boot; anybody else is denied."""
+    rig.ask("api.example.com", API)
+    before = rig.open_now()
+    again = rig.killed()
+    again.host.renamed[to_packed(B.addresses[0])] = "veth99"
+    again.reconciler.believes_new = False
+    again.begin().apply(POLICY)
+    again.run_threads()
+    assert again.open_now() == before
+    assert set(again.ledger.accounts) == {to_packed(text) for text in A.addresses}
