@@ -22,7 +22,7 @@ from enforcer.demo.ward import Ward, configuration
 from enforcer.health import Told, ask
 
 MAIN = "import sys; from enforcer.cli import main; sys.exit(main())"
-LEAST = "-all,+net_admin,+chown"
+LEAST = "-all,+net_admin,+setuid,+chown"
 """What the enforcer's container may have."""
 RATE = 200.0
 LONG_S = 30.0
