@@ -1,7 +1,7 @@
 """The image of this checkout, built once for each state of its files.
 
 Owns finding the checkout. deploy/image/build.sh builds and keeps what it built. Who has an archive
-already names it in $NAMEWARD_LAB_IMAGE: it holds ``nameward:lab``.
+already names it in $LAB_IMAGE: it holds ``nameward:lab``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def build(archive: Path) -> None:
 
     Raises CannotRunHereError with the builder's words.
     """
-    if made := os.environ.get("NAMEWARD_LAB_IMAGE"):
+    if made := os.environ.get("LAB_IMAGE"):
         shutil.copy(made, archive)
         return
     if not _BUILD.is_file():
