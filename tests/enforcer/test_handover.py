@@ -296,7 +296,7 @@ class TestHealth:
                 with peer:
                     assert peer.recv(500)
                     peer.sendall(json.dumps({"row": row}).encode() + b'\n{"end": true}\n')
-                assert told(running) == expected
+                until(lambda expected=expected: told(running) == expected)
 
     def test_a_folder_that_is_not_there_is_said(self, start: Start) -> None:
         """At the start, with what to do."""
