@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import generate_latest
 
 from enforcer.blocked import BlockedRecords
 from enforcer.break_glass import Openings
+from enforcer.doors import OffLoop
 from enforcer.node import Node
 from enforcer.sharing.cluster.rows import node_row
 from enforcer.sharing.publishing.facts import facts_of
 from enforcer.sharing.records.formats import NodeRecord, node_from
 from enforcer.sharing.records.keys import Keys
+from enforcer.sources import Seen
 from policy.authority import CountersReported, UpstreamState
+from policy.manifest import Finding, Loaded
 from policy.runtime.settings import load_settings
-from tests.enforcer.rig import Rig, permit, policy
+from tests.enforcer.rig import A, B, Rig, permit, policy
 
 
-def _node(rig: Rig) -> Node:
+def _nothing(_work: Callable[[], Any], _done: Callable[[Any], None]) -> None:
+    """Work in threads never happens."""
+
+
+def _node(rig: Rig, off_loop: OffLoop = _nothing) -> Node:
     return Node(
         settings=load_settings(None, {"NAMEWARD_POLICY_GOVERNEDNAMESPACES": "mcp"}),
         version="1",
@@ -29,7 +38,7 @@ def _node(rig: Rig) -> Node:
         records=rig.records,
         openings=Openings(rig.folder / "break-glass", rig.records),
         addresses=frozenset,
-        off_loop=lambda _work, _done: None,
+        off_loop=off_loop,
         later=lambda _delay_s, _call: None,
         now=rig.clock,
         pending=lambda: 0,
@@ -99,3 +108,37 @@ def test_facts_of_the_heartbeat_are_those_of_the_row(tmp_path: Path) -> None:
     shown = node_row(node_from(key, record.fields()))
     assert shown == {**row, "node": "n1", "redis": "up"}
     assert facts.started_at == "2026-11-22T10:00:00.000Z"
+
+
+def _seen(loaded: Loaded, *, is_fresh: bool) -> Seen:
+    return Seen(loaded, complete=True, problems=(), detected_at=0.0, is_fresh=is_fresh)
+
+
+def test_who_came_is_admitted_once_the_source_says_the_same_again(tmp_path: Path) -> None:
+    """From a saved copy nobody new is; the world need not change for it when the server is back."""
+    rig = Rig(tmp_path).begin()
+    node = _node(rig, off_loop=lambda work, done: done(work()))
+    loaded = Loaded((policy(permit("api.example.com")),), (A,), (), {}, ())
+    node.source_seen(_seen(loaded, is_fresh=False))
+    rig.run_threads()
+    assert not rig.ledger.accounts
+    assert [pod.key for pod in node.unadmitted] == [A.key]
+    assert "cannot be asked" in "".join(node.status()["problems"])
+    generation = node.status()["generation"]
+    node.source_seen(_seen(loaded, is_fresh=True))
+    rig.run_threads()
+    assert len(rig.ledger.accounts) == len(A.addresses)
+    assert node.status()["generation"] == generation
+    node.source_seen(_seen(loaded, is_fresh=False))
+    assert len(rig.ledger.accounts) == len(A.addresses)
+
+
+def test_a_rejected_policy_is_told_once(tmp_path: Path) -> None:
+    """Not again with every change of something else."""
+    rig = Rig(tmp_path).begin()
+    node = _node(rig)
+    wrong = Finding("FirewallPolicy n/x", 0, "/spec", "error", "is wrong", "correct it")
+    for pods in ((A,), (A, B), (A,)):
+        node.source_seen(_seen(Loaded((), pods, (), {}, (wrong,)), is_fresh=True))
+    told = [fields["why"] for event, fields in rig.records.told if event == "policy.rejected"]
+    assert told == ["FirewallPolicy n/x /spec: is wrong; correct it"]
