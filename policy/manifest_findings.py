@@ -8,6 +8,7 @@ one document yields a bounded number of findings, however many mistakes it holds
 from __future__ import annotations
 
 import difflib
+import heapq
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -20,6 +21,10 @@ Severity = Literal["error", "warning"]
 MAX_FINDINGS = 100
 """Findings kept per document; the count of errors goes on beyond it."""
 
+MAX_MEANT = 20
+"""Findings of a document beyond which nobody is told what he probably meant…"""
+_MAX_CANDIDATES = 32
+"""…and among how many words that is looked for: comparing texts is slow, and their author may choose them."""
 _MAX_SHOWN = 60
 _MAX_WORDS = 600
 
@@ -86,6 +91,10 @@ class Place:
         """Something here is understood, and probably not what the author means."""
         self.report.add(self.pointer, "warning", message, fix)
 
+    def nearest(self, word: str, known: Iterable[str]) -> str | None:
+        """Return the known word that was probably meant; None also where there are many findings already."""
+        return nearest(word, known) if len(self.report.findings) < MAX_MEANT else None
+
     @property
     def origin(self) -> str:
         """``file#document/pointer``: what `Policy.source` holds."""
@@ -112,6 +121,8 @@ def shown(value: object) -> str:
         return json.dumps(cut).replace("\x7f", "\\u007f")
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, int) and abs(value) >= 1 << 256:
+        return "a huge number"
     return str(value)[:_MAX_SHOWN]
 
 
@@ -121,5 +132,6 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     folded = word[:_MAX_SHOWN].casefold()
     if folded in by_folded:
         return by_folded[folded]
-    close = difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.6)
+    alike = heapq.nsmallest(_MAX_CANDIDATES, by_folded, key=lambda each: abs(len(each) - len(folded)))
+    close = difflib.get_close_matches(folded, alike, n=1, cutoff=0.6)
     return by_folded[close[0]] if close else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from policy.manifest_findings import Place, nearest, shown
+from policy.manifest_findings import Place, shown
 from policy.manifest_groups import ANYWHERE, PUBLIC, Group, SmartGroup, WebGroup
 from policy.manifest_shapes import known_fields, mapping, sequence, text
 
@@ -69,7 +69,7 @@ def _refer(
         return None
     name = text(fields["name"], place.at("name"))
     if name is not None and name not in groups:
-        meant = nearest(name, groups)
+        meant = place.nearest(name, groups)
         fix = (
             f"write {shown(meant)}"
             if meant

@@ -11,7 +11,7 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 
-from policy.manifest_findings import Place, nearest, shown
+from policy.manifest_findings import Place, shown
 from policy.pods import Labels
 
 Fields = Mapping[str, object]
@@ -93,7 +93,7 @@ def choice(
     if isinstance(value, str):
         if value in words:
             return value
-        meant = (meant_by or {}).get(value.strip().lower()) or nearest(value, words)
+        meant = (meant_by or {}).get(value.strip().lower()) or place.nearest(value, words)
         listed = ", ".join(words)
         place.error(
             f"{shown(value)} is not one of {listed}", f"write {meant}" if meant else f"write one of {listed}"
@@ -107,7 +107,7 @@ def known_fields(fields: Fields, known: Sequence[str], place: Place, meant: Mapp
     """Report each field that is not known. ``meant`` maps wrong names people write to a fix."""
     unknown = [name for name in fields if name not in known]
     for name in unknown[:_MAX_UNKNOWN]:
-        similar = nearest(name, known)
+        similar = place.nearest(name, known)
         fix = f"write {similar}" if similar else "remove it; the fields here are " + ", ".join(known)
         place.at(name).error(f"the field {shown(name)} is unknown here", meant.get(name, fix))
     if len(unknown) > _MAX_UNKNOWN:

@@ -14,6 +14,7 @@ from policy.manifest import (
     load_manifests,
     read_file,
 )
+from policy.manifest_findings import MAX_MEANT, Place, Report, shown
 from policy.pods import Pod
 from policy.selection import Roster
 from policy.snapshot import compile_snapshot
@@ -211,6 +212,22 @@ def test_a_small_policy_cannot_become_gigabytes(kind: str) -> None:
     assert {each.action for each in policy.rules} == {"deny"}
     assert {tuple((each.selector.match_labels or {}).items()) for each in policy.rules} == {(("app", "web"),)}
     assert sum(len(each.web_groups or ()) + len(each.destinations) for each in policy.rules) == 101
+
+
+def test_what_was_meant_is_looked_for_a_few_times_only() -> None:
+    """Comparing texts is slow, and their author chooses them: a small policy would cost nodes minutes."""
+    place = Place(Report("x", 1))
+    known = [f"a-group-of-some-length-{number:03}" for number in range(300)]
+    assert place.nearest("a-group-of-some-lenght-007", known) is not None
+    for number in range(MAX_MEANT):
+        assert place.nearest(known[0].upper(), known) == known[0]
+        place.error(f"{number}", "nothing")
+    assert place.nearest(known[0].upper(), known) is None
+
+
+def test_a_number_of_any_length_is_shown() -> None:
+    """Python writes no number of more than 4,300 digits."""
+    assert shown(10**5000) == shown(-(10**5000)) == "a huge number"
 
 
 def test_permits_before_a_rule_that_is_not_understood_count_and_those_after_it_do_not() -> None:
