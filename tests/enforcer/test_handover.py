@@ -273,9 +273,9 @@ class TestHealth:
 
     def test_an_enforcer_that_answers_nothing_is_not_ready(self, start: Start) -> None:
         """It lives, and has said nothing yet."""
-        running = start("old")
+        running = start("old", WORKERS="enforcer")
         running.pid("enforcer")
-        assert told(running) == not_ready("the enforcer does not answer yet")
+        until(lambda: told(running) == not_ready("the enforcer does not answer yet"))
 
     def test_an_enforcers_own_words_are_its_health(self, start: Start) -> None:
         """What its inspection socket says, while it is the owner."""
