@@ -13,6 +13,7 @@ from policy.addresses import (
     AddressSet,
     GuardedRanges,
     cidr_set,
+    together,
     union_of,
     with_nat64,
 )
@@ -41,12 +42,11 @@ class Destinations:
         key = (permit, named, *map(_key, destinations))
         found = self._found.get(key)
         if found is None:
-            addresses = NO_ADDRESSES
             wrong: list[str] = []
-            for destination in destinations:
-                addresses = addresses.union(
-                    self._permitted(destination, named, wrong) if permit else self._denied(destination, wrong)
-                )
+            addresses = together(
+                self._permitted(each, named, wrong) if permit else self._denied(each, wrong)
+                for each in destinations
+            )
             found = self._found[key] = addresses, tuple(wrong)
         problems += found[1]
         return found[0]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy import intervals
-from policy.addresses import AddressSet, GuardedRanges, from_packed, guard_class, to_packed
+from policy.addresses import AddressSet, GuardedRanges, from_packed, guard_class, to_packed, together
 from policy.intervals import Intervals
 from policy.ports import EVERYTHING, PortSet, from_rule
 from policy.regions import Regions
@@ -147,3 +147,12 @@ def test_everything_minus_a_set_and_the_set_are_everything(ports: PortSet) -> No
     """Difference and union undo each other."""
     assert EVERYTHING.difference(ports).union(ports) == EVERYTHING
     assert not EVERYTHING.difference(ports).intersection(ports)
+
+
+@given(st.lists(st.builds(AddressSet, SMALL, SMALL), max_size=5))
+def test_sets_together_are_their_union_one_after_the_other(sets: list[AddressSet]) -> None:
+    """In one pass over all of them."""
+    found = AddressSet()
+    for each in sets:
+        found = found.union(each)
+    assert together(sets) == found
