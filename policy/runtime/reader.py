@@ -21,7 +21,8 @@ from policy.runtime.kinds import Kind, Wrong, typed
 # What Kubernetes puts into the environment of every pod for a Service named nameward….
 _SERVICE_LINK = re.compile(r"NAMEWARD_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
 Path = tuple[str, ...]
-_CONFIG_VARIABLE = "NAMEWARD_CONFIG"
+_NO_SETTINGS = frozenset({"NAMEWARD_CONFIG", "NAMEWARD_CLUSTER_BIN"})
+"""Which file is read, and where the lab's cluster has its programs (enforcer/demo/kube/binaries)."""
 
 
 class Key(NamedTuple):
@@ -175,7 +176,7 @@ def overlay(tree: object, root: type[msgspec.Struct], environ: Mapping[str, str]
     """Return the YAML tree with what the environment sets put over it."""
     known = {variable(path): path for path, _ in leaves(root)}
     for name in sorted(environ):
-        if not name.startswith("NAMEWARD_") or name == _CONFIG_VARIABLE or _SERVICE_LINK.fullmatch(name):
+        if not name.startswith("NAMEWARD_") or name in _NO_SETTINGS or _SERVICE_LINK.fullmatch(name):
             continue
         if name not in known:
             close = nearest(name, list(known))

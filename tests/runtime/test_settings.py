@@ -304,6 +304,7 @@ class TestEnvironment:
                 "NAMEWARD_POLICY_GOVERNEDNAMESPACES": '{matchLabels: {a: "b"}}',
                 "NAMEWARD_POLICY_CEILING_DENIED_NAMES": "a.example,b.example",
                 "NAMEWARD_CONFIG": "elsewhere",
+                "NAMEWARD_CLUSTER_BIN": "/opt/cluster/bin",
                 "PATH": "/bin",
             },
         )
