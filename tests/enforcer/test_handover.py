@@ -63,9 +63,15 @@ def dns_socket(running: Running, life: int = 0) -> str:
 
 def told(running: Running) -> Told:
     """What the pod says of itself; waits until somebody answers."""
-    path = running.folder / "health"
-    until(path.exists)
-    return ask(str(path), 10)
+    found: list[Told] = []
+
+    def answers() -> bool:
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            found.append(ask(str(running.folder / "health"), 10))
+        return bool(found)
+
+    until(answers)
+    return found[0]
 
 
 def owner(running: Running) -> str:
@@ -109,7 +115,9 @@ class TestHandover:
 
     def test_the_end_of_the_old_one_changes_nothing(self, start: Start) -> None:
         """As the kubelet does once the new pod is ready."""
-        old, new = start("old"), start("new")
+        old = start("old")
+        old.pid("enforcer")
+        new = start("new")
         new.pid("enforcer")
         old.process.terminate()
         assert old.process.wait(20) == 0

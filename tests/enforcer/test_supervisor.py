@@ -128,7 +128,7 @@ class Running:
         return int(self.lives(kind)[life][0])
 
 
-def until(holds: Callable[[], bool], limit_s: float = 10.0) -> None:
+def until(holds: Callable[[], bool], limit_s: float = 30.0) -> None:
     """Poll until it holds."""
     deadline = time.monotonic() + limit_s
     while not holds():
