@@ -69,6 +69,13 @@ def echo(lab, node):
     made.close()
 
 
+@V
+def test_questions_have_room_while_a_worker_starts_again(echo, v):
+    """8 MiB a socket, as `getsockopt` tells it: twice what was asked for, beyond the host's own limit."""
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        assert echo.sockets[f"udp{v}"].getsockopt(socket.SOL_SOCKET, option) >= 16 << 20
+
+
 def ask_udp(wire, echo, pod: str, v: int, server: str) -> bytes | None:
     """One question by UDP over a connected socket: an answer from elsewhere would not be heard."""
     client = wire.udp(pod, v)
