@@ -20,7 +20,7 @@ class _Node(Generic[T]):
 
     def __init__(self) -> None:
         self.children: dict[str, _Node[T]] = {}
-        self.starred: list[tuple[str, _Node[T]]] = []
+        self.starred: dict[str, _Node[T]] = {}
         self.here: tuple[T, ...] = ()
         self.deeper: tuple[T, ...] = ()
 
@@ -66,7 +66,9 @@ class PatternTrie(Generic[T]):
                 if child is not None:
                     following.append(child)
                 if node.starred:
-                    following += [next_ for wanted, next_ in node.starred if label_matches(wanted, label)]
+                    following += [
+                        next_ for wanted, next_ in node.starred.items() if label_matches(wanted, label)
+                    ]
             if left:
                 for node in following:
                     found += node.deeper
@@ -77,11 +79,4 @@ class PatternTrie(Generic[T]):
 
 
 def _step(node: _Node[T], label: str) -> _Node[T]:
-    if "*" not in label:
-        return node.children.setdefault(label, _Node())
-    for wanted, child in node.starred:
-        if wanted == label:
-            return child
-    child = _Node()
-    node.starred.append((label, child))
-    return child
+    return (node.starred if "*" in label else node.children).setdefault(label, _Node())
