@@ -16,6 +16,9 @@ from policy.world import World
 MAX_ADDRESSES = 4096
 """Addresses in one grant request: more than any 65,535-byte DNS message can carry (4,094 A)."""
 
+PROTOCOL = 1
+"""Grows with every change of these messages that the other side's release could not understand."""
+
 Outcome = Literal["realized", "denied", "limit", "failed"]
 
 
@@ -28,6 +31,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
 
     version: str
     sockets: tuple[str, ...] = ()
+    protocol: int = PROTOCOL
 
 
 class SnapshotPublished(msgspec.Struct, frozen=True, array_like=True, tag="snapshot"):

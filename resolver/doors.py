@@ -79,11 +79,15 @@ class Doors:
         self._ports.clear()
         self._streams.stop_reading()
 
+    def give_up(self) -> None:
+        """Read none of the sockets any more; connections that are open may end."""
+        for name in self.names:
+            self._close(name)
+
     def close(self) -> None:
         """Give every socket and connection up."""
         self._streams.close()
-        for name in self.names:
-            self._close(name)
+        self.give_up()
 
     def _read_datagrams(self, name: str, sock: transport.Socket) -> None:
         self._last_index += 1

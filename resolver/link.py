@@ -24,7 +24,7 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from policy.authority import GrantAnswered, Hello, PodsEnforced, SnapshotPublished, ToEnforcer
+from policy.authority import PROTOCOL, GrantAnswered, Hello, PodsEnforced, SnapshotPublished, ToEnforcer
 from policy.runtime.clock import MonotonicReactor
 from policy.runtime.framing import FramingError, encode, resolver_decoder
 from policy.world import World
@@ -60,6 +60,9 @@ class Authority(Protocol):
 
     def pods_enforced(self, uids: tuple[str, ...]) -> None:
         """Take which pods policy is known to be enforced on."""
+
+    def not_understood(self, reason: str) -> None:
+        """Give every socket up: another release is here, whose own resolver answers from now on."""
 
     def link_lost(self, reason: str) -> None:
         """Note that the enforcer is away; called once for each ``greeted``, unless the link was stopped."""
@@ -182,10 +185,13 @@ class _Connection(TwistedProtocol):
         try:
             messages = self._decoder.feed(data)
         except FramingError as error:
-            self._cut(str(error))
+            self._not_understood(str(error))
             return
         for message in messages:
             if isinstance(message, Hello):
+                if message.protocol != PROTOCOL:
+                    self._not_understood(f"it speaks protocol {message.protocol}, this resolver {PROTOCOL}")
+                    return
                 self._expected = message
                 self._greet()
             elif self._is_up:
@@ -257,6 +263,11 @@ class _Connection(TwistedProtocol):
 
     def stopProducing(self) -> None:
         """Twisted: the connection is going; ``connectionLost`` follows."""
+
+    def _not_understood(self, reason: str) -> None:
+        """Two releases side by side: who reads shared sockets without understanding loses what it reads."""
+        self._authority.not_understood(reason)
+        self._cut(reason)
 
     def _cut(self, reason: str) -> None:
         self._greeting = None

@@ -183,6 +183,12 @@ class Resolver:
         """Know which pods policy is enforced on, for those that ask."""
         self._core.pods_enforced(uids)
 
+    def not_understood(self, reason: str) -> None:
+        """Leave the sockets to a resolver that understands the enforcer."""
+        if self._doors.names:
+            self._log.tell("authority.not_understood", "warning", reason=reason)
+            self._doors.give_up()
+
     def link_lost(self, reason: str) -> None:
         """The enforcer is away: the sockets stay, what needs a grant waits, nothing is answered unheld."""
         self._log.tell("authority.lost", "warning", reason=reason)

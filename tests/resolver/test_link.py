@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from twisted.internet.protocol import Factory, Protocol
 
-from policy.authority import GrantAnswered, GrantRequested, Hello, SnapshotPublished
+from policy.authority import PROTOCOL, GrantAnswered, GrantRequested, Hello, SnapshotPublished
 from policy.runtime.framing import encode, enforcer_decoder
 from policy.world import World
 from resolver.link import MAX_UNSENT_BYTES, Link
@@ -36,6 +36,9 @@ class Service:
 
     def pods_enforced(self, uids):
         self.told.append(("enforced", uids))
+
+    def not_understood(self, reason):
+        self.told.append(("not understood", reason))
 
     def link_lost(self, reason):
         self.told.append(("lost", reason))
@@ -166,7 +169,22 @@ def test_an_enforcer_that_talks_nonsense_is_left(reactor, linked, greeting):
     """A frame that is none ends the connection before a greeting; the link tries again."""
     link, enforcer, service = linked(lambda transport: transport.write(greeting))
     reactor.spin(lambda: len(enforcer.connections) >= 2)
-    assert service.told == []
+    assert {told[0] for told in service.told} == {"not understood"}
+    enforcer.greet = hello_with()
+    reactor.spin(lambda: link.is_up)
+
+
+@pytest.mark.parametrize(
+    "said", [encode(Hello("2", (), PROTOCOL + 1)), encode(REQUEST)], ids=["greeting", "later"]
+)
+def test_another_releases_enforcer_gets_the_sockets_back(reactor, linked, said):
+    """A resolver that does not understand reads nothing meant for one that does, until it does again."""
+    link, enforcer, service = linked(hello_with())
+    reactor.spin(lambda: link.is_up)
+    enforcer.greet = lambda transport: transport.write(said)
+    enforcer.connections[0].transport.write(said)
+    reactor.spin(lambda: "not understood" in [told[0] for told in service.told])
+    reactor.spin(lambda: not link.is_up)
     enforcer.greet = hello_with()
     reactor.spin(lambda: link.is_up)
 
