@@ -25,7 +25,7 @@ types:
 	$(PYTHON) -m mypy
 
 test:
-	$(PYTEST)
+	$(PYTEST) -m "not e2e"
 
 e2e:
 	CLUSTER=required $(PYTEST) -v -m e2e tests/e2e
