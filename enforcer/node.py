@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 from enforcer.authority import Authority
 from enforcer.blocked import BlockedRecords
 from enforcer.break_glass import Openings
-from enforcer.desired import unadmitted
+from enforcer.desired import local_pods, unadmitted
 from enforcer.doors import OffLoop
 from enforcer.inspection import Row
 from enforcer.ledger import Ledger
@@ -26,6 +26,7 @@ from enforcer.sources import Seen
 from enforcer.worlds import is_same, world_of
 from policy.addresses import to_packed
 from policy.authority import CountersReported, LookupsRecorded, UpstreamState
+from policy.boxes import MAX_BOXES
 from policy.break_glass import BreakGlass
 from policy.compilation import Memory
 from policy.manifest import Finding, Loaded, governs
@@ -316,6 +317,12 @@ class Node:
             said += [
                 f"pod {pod.key} is declared and not admitted: {self._missing_way(pod)}"
                 for pod in self.unadmitted
+            ]
+            said += [
+                f"pod {pod.key}: its rules without names come to more than {MAX_BOXES} ranges times ports,"
+                " so none of them opens anything"
+                for pod in local_pods(snapshot.world, self.settings.node)
+                if snapshot.opens_too_much(pod)
             ]
         return tuple(dict.fromkeys(said))
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from policy.addresses import AddressSet
 from policy.compiled import CompiledRule, Effect
-from policy.decision import Watched
+from policy.decision import Permit, Watched
 from policy.evaluation import Ceiling, ClassOutcome, Hit, Matched, evaluate
 from policy.names import is_permittable, is_under
 from policy.patterns import Pattern
@@ -110,6 +110,24 @@ class Profile:
     def nameless(self) -> Outcome:
         """What is decided for addresses without a name: static permits only."""
         return self._outcome((), private=False, named=False)
+
+    @cached_property
+    def spans(self) -> tuple[tuple[bytes, bytes, tuple[Permit, ...]], ...]:
+        """Ranges of addresses (first, last) with what is permitted there without a name."""
+        classes = self.nameless.classes
+        found: list[tuple[bytes, bytes, tuple[Permit, ...]]] = []
+        for first, last, number in self.regions:
+            permits = classes[number].permits
+            if found and len(found[-1][0]) == len(first) and found[-1][2] == permits:
+                found[-1] = (found[-1][0], last, permits)
+            else:
+                found.append((first, last, permits))
+        return tuple(found)
+
+    @cached_property
+    def box_count(self) -> int:
+        """How many boxes (``policy.boxes``) the spans have."""
+        return sum(len(permits) for _, _, permits in self.spans)
 
     @cached_property
     def patterns(self) -> tuple[Pattern, ...]:

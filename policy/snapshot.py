@@ -14,7 +14,7 @@ import msgspec
 from policy import sentences
 from policy.access import NameAccess, PodState, identity
 from policy.addresses import from_packed, to_packed, union_of
-from policy.boxes import static_boxes
+from policy.boxes import MAX_BOXES, static_boxes
 from policy.compilation import NOBODY, Compilation, Memory
 from policy.compiled import CompiledRule
 from policy.decision import Decision, StaticBox, Watched
@@ -104,6 +104,11 @@ class Snapshot:
         """Return what is open to the pod without DNS; nothing for pods that are not governed."""
         state = self._states.get(identity(pod))
         return static_boxes(state.profile) if state is not None and pod.governed else ()
+
+    def opens_too_much(self, pod: Pod) -> bool:
+        """Say whether what is open to the pod without DNS would be too much for the kernel: nothing is."""
+        state = self._states.get(identity(pod))
+        return state is not None and pod.governed and state.profile.box_count > MAX_BOXES
 
     def is_cluster_address(self, packed: bytes) -> bool:
         """Say whether an address is the cluster's, metadata and the cluster's DNS servers apart."""

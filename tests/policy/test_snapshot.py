@@ -143,6 +143,19 @@ def test_a_static_permit_opens_addresses_not_names() -> None:
     assert access.at(to_packed(PUBLIC)).permits == ()
 
 
+def test_ranges_times_ports_have_a_bound() -> None:
+    """Two thousand ranges on one port, and everything on forty others: nothing is open without DNS then."""
+    ranges = _static(*_cidr(*(f"93.{n // 256}.{n % 256}.0/25" for n in range(2000))), ports=PortRange(9, 9))
+    ports = [
+        _static(*_cidr("0.0.0.0/0"), name=f"r{n}", protocol="tcp", ports=PortRange(600 + 2 * n, 600 + 2 * n))
+        for n in range(40)
+    ]
+    few, many = _snapshot(ranges, *ports[:1]), _snapshot(ranges, *ports)
+    assert len(few.static_boxes(POD)) > 4000
+    assert (few.opens_too_much(POD), many.opens_too_much(POD)) == (False, True)
+    assert many.static_boxes(POD) == ()
+
+
 def test_a_static_permit_covers_its_own_family() -> None:
     """0.0.0.0/0 without webGroups is IPv4 only, and makes all names resolvable for it."""
     snapshot = _snapshot(_static(*_cidr("0.0.0.0/0"), protocol="tcp", ports=PortRange(443, 443)))
