@@ -93,6 +93,16 @@ def test_a_refusal_that_a_token_does_not_change_is_said(
     assert len(server.asked) == 1
 
 
+@pytest.mark.parametrize("token", ["secret\nsecond", "se\x01cret", "secr\u0119t"])
+def test_a_token_that_is_none_is_told_to_nobody(server: ScriptedApi, token: str) -> None:
+    """The transport would name the header with its value: in a log, in `status`, in the NodeStatus."""
+    server.serve(PODS)
+    with pytest.raises(ApiLost, match="holds no token") as lost:
+        api_of(server, token=token).list(PODS)
+    assert "sec" not in str(lost.value)
+    assert not server.asked
+
+
 def test_a_token_file_that_is_gone_leaves_the_token(server: ScriptedApi, tmp_path: Path) -> None:
     """In the moment of a rotation there may be none; the old token still does."""
     server.serve(PODS)
