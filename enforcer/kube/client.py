@@ -195,9 +195,7 @@ class Api:
         token, is_renewed = self._fresh_token(), False
         while True:
             if token:
-                if not (
-                    token.isascii() and token.isprintable()
-                ):  # the transport would say so, with all of it in its words
+                if not (token.isascii() and token.isprintable()):  # the transport's error would hold it
                     where = self.access.token_file or "the kubeconfig"
                     raise ApiLost(f"{where} holds no token: write one line of printable characters")
                 headers["Authorization"] = f"Bearer {token}"
