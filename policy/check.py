@@ -19,20 +19,50 @@ from policy.rules import Destination, Policy, Rule
 
 _MAX_PAIRS = 200_000
 """Pairs of rules compared across policies, and within one; what is beyond is not compared."""
+_MAX_WORK = 10_000_000
+"""Microseconds, about, for all policies of one call: a controller reads them while it leads. What is beyond
+has no lints."""
+
+
+class _Work:
+    """What is left of that."""
+
+    def __init__(self) -> None:
+        self._left = _MAX_WORK
+
+    def may_compare(self, wide: Rule, narrow: Rule) -> bool:
+        """Say whether the two may still be compared, and count it."""
+        names = len(wide.web_groups or ()) * len(narrow.web_groups or ())
+        return self._may(3 * names + 60 * (len(wide.destinations) + len(narrow.destinations)))
+
+    def may_read(self, policy: Policy) -> bool:
+        """Say whether the policy may still be looked at, and count it."""
+        return self._may(
+            100 * sum(len(rule.web_groups or ()) + len(rule.destinations) for rule in policy.rules)
+        )
+
+    def _may(self, cost: int) -> bool:
+        if cost > self._left:
+            return False
+        self._left -= cost
+        return True
 
 
 def check(loaded: Loaded) -> tuple[Finding, ...]:
     """All lints, by file and document. Add them to ``loaded.findings`` for the whole picture."""
     findings: list[Finding] = []
+    work = _Work()
     for policy in loaded.policies:
+        if not work.may_read(policy):
+            continue
         place = _place(policy)
         for index, rule in enumerate(policy.rules):
             if rule.understood:
                 _alone(rule, _rule_place(policy, place, index))
         _stopped(policy, place)
-        _shadowed(policy, place)
+        _shadowed(policy, place, work)
         findings += place.report.findings
-    findings += _denied_elsewhere(loaded.policies)
+    findings += _denied_elsewhere(loaded.policies, work)
     return tuple(sorted(findings, key=lambda finding: (finding.file, finding.document)))
 
 
@@ -129,7 +159,7 @@ def _stopped(policy: Policy, place: Place) -> None:
             culprit = rule
 
 
-def _shadowed(policy: Policy, place: Place) -> None:
+def _shadowed(policy: Policy, place: Place, work: _Work) -> None:
     """Rules that never decide, because one before them matches all that they match."""
     before: list[Rule] = []
     pairs = 0
@@ -137,7 +167,10 @@ def _shadowed(policy: Policy, place: Place) -> None:
         pairs += len(before)
         if not rule.understood or pairs > _MAX_PAIRS:
             return
-        by = next((earlier for earlier in before if rule_covers(earlier, rule)), None)
+        by = next(
+            (earlier for earlier in before if work.may_compare(earlier, rule) and rule_covers(earlier, rule)),
+            None,
+        )
         if by is not None and rule.web_groups != ():
             _rule_place(policy, place, index).warning(
                 f"the rule never decides: {shown(by.name)} ({by.action}) before it matches all it matches",
@@ -147,7 +180,7 @@ def _shadowed(policy: Policy, place: Place) -> None:
             before.append(rule)
 
 
-def _denied_elsewhere(policies: tuple[Policy, ...]) -> Iterator[Finding]:
+def _denied_elsewhere(policies: tuple[Policy, ...], work: _Work) -> Iterator[Finding]:
     """Permits that an explicit deny of another policy takes back wholly."""
     denies: dict[str, list[tuple[Policy, Rule]]] = {}
     for policy in policies:
@@ -163,7 +196,7 @@ def _denied_elsewhere(policies: tuple[Policy, ...]) -> Iterator[Finding]:
                 pairs += 1
                 if pairs > _MAX_PAIRS:
                     return
-                if other is not policy and rule_covers(deny, rule):
+                if other is not policy and work.may_compare(deny, rule) and rule_covers(deny, rule):
                     _rule_place(policy, place, index).warning(
                         f"the permit opens nothing: {other.key}/{deny.name} denies all of it",
                         "an explicit deny in any policy wins: remove or narrow one of the two",

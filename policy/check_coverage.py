@@ -10,7 +10,15 @@ from __future__ import annotations
 from functools import lru_cache
 
 from policy import ports
-from policy.addresses import ALL_ADDRESSES, NO_ADDRESSES, AddressSet, GuardedRanges, cidr_set, with_nat64
+from policy.addresses import (
+    ALL_ADDRESSES,
+    NO_ADDRESSES,
+    AddressSet,
+    GuardedRanges,
+    cidr_set,
+    together,
+    with_nat64,
+)
 from policy.compiled import is_wide
 from policy.patterns import Pattern, parse_pattern
 from policy.ports import PortSet
@@ -89,9 +97,7 @@ def _destinations_cover(wide: Rule, narrow: Rule) -> bool:
     denies = wide.action == "deny"
     if denies and any(destination.kind == "anywhere" for destination in wide.destinations):
         return True
-    left = NO_ADDRESSES
-    for destination in wide.destinations:
-        left = left.union(_addresses(destination, permit=not denies))
+    left = together(_addresses(destination, permit=not denies) for destination in wide.destinations)
     # A permit contains less of a group than a deny does.
     same = wide.destinations if denies or narrow.action == "permit" else ()
     return all(

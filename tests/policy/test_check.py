@@ -262,3 +262,26 @@ def test_coverage_is_reflexive_and_transitive(one: Rule, two: Rule, three: Rule)
     assert rule_covers(one, one)
     if rule_covers(one, two) and rule_covers(two, three):
         assert rule_covers(one, three)
+
+
+def test_what_compares_thousands_of_ranges_in_pairs_has_an_end() -> None:
+    """A few rules have their lints as ever; of 200 rules of 80 ranges each not every pair is compared."""
+    rules = tuple(
+        Rule(
+            name=f"r{number}",
+            action="permit",
+            destinations=tuple(Destination("cidr", cidr=f"{11 + number}.{at}.0.0/25") for at in range(80)),
+            protocol="tcp",
+            ports=PortRange(443, 443),
+        )
+        for number in range(200)
+    )
+
+    def shadowed(*listed: Rule) -> int:
+        policy = Policy(namespace="a", name="p", kind="FirewallPolicy", rules=listed, source="x#1")
+        found = check(Loaded((policy,), (), (), {}, ()))
+        return sum("never decides" in each.message for each in found)
+
+    again = msgspec.structs.replace(rules[0], name="again")
+    assert shadowed(rules[0], again) == 1
+    assert shadowed(*rules, again) == 0
