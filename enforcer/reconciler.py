@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from enforcer import adoption, announcements
 from enforcer.authority import Authority, admitted_of
+from enforcer.bridge import Bridge
 from enforcer.bridging import Bridging
 from enforcer.desired import Claims, Fixed, Host, claims, desired_elements, identities, known_before
 from enforcer.doors import FlowsDoor, HostDoor, KernelDoor, OffLoop
@@ -75,7 +76,8 @@ class Reconciler:
         self._round = 0
         self._host = Host({}, ())
         self._interfaces: dict[bytes, str] = {}
-        """What the host said since links or routes last changed."""
+        self._around: tuple[tuple[str, ...], tuple[Bridge, ...]] | None = None
+        """What the host said since links or routes last changed; but bridges learn addresses without that."""
         self.portless: dict[bytes, str] = {}
         """Addresses that are behind a bridge, at no port that is known."""
         self._replayed: Replayed | None = None
@@ -120,6 +122,7 @@ class Reconciler:
             return
         claimed = claims(self.snapshot, self.fixed.node)
         self._interfaces = {} if forget else self._interfaces
+        self._around = None
         host = self._look_at_host(claimed)
         if host != self._host:
             self.apply(self.snapshot)
@@ -140,11 +143,12 @@ class Reconciler:
             self._records.tell("kernel.refused", "error", reason=str(refused))
 
     def _look_at_host(self, claimed: Claims) -> Host:
-        uplinks = tuple(sorted(self._host_door.uplinks()))
-        known = self._interfaces
+        if self._around is None or self._host.bridges:
+            self._around = tuple(sorted(self._host_door.uplinks())), tuple(self._host_door.bridges())
+        (uplinks, found), known = self._around, self._interfaces
         known.update(self._host_door.pod_interfaces(each for each in claimed.pods if each not in known))
         interfaces = {source: known[source] for source in claimed.pods if source in known}
-        bridges = self._bridging.look(self._host_door.bridges(), uplinks)
+        bridges = self._bridging.look(found, uplinks)
         ports = self._bridging.ports(interfaces)
         self.portless = {
             source: name for source, name in interfaces.items() if name in bridges and source not in ports
