@@ -1,8 +1,8 @@
-"""The source ``kubernetes`` on the real API server, with what the chart permits an agent and nothing else."""
+"""The source ``kubernetes`` on a real API server, as the service account that the chart gives the agents."""
 
 from __future__ import annotations
 
-import copy
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,36 +14,37 @@ from enforcer.sources.kubernetes.cluster import Place
 from enforcer.sources.kubernetes.saved import Origin, SavedCopy
 from enforcer.sources.kubernetes.source import KubernetesSource
 from policy.manifest import GovernedNamespaces
-from tests.cluster.charted import POLICIES, RELEASE, SPACE, firewall_policy, install, rendered, until
-from tests.cluster.real import RealApi, account
-from tests.kube.test_source import Loop, Told
+from tests.cluster import charted
+from tests.cluster.charted import POLICIES, SPACE
+from tests.cluster.real import RealApi
+from tests.kube.following import Loop, Told
+from tests.kube.script import eventually
 
 pytestmark = pytest.mark.cluster
 
-Json = dict[str, Any]
-NODE = "source-node"
 GOVERNED = {"nameward.dev/governed": "true"}
-FOLLOWED = ("firewallpolicies", "webgrouppolicies", "namespaces", "pods", "services")
-Follow = Callable[[Api], Told]
-
-
-@pytest.fixture(scope="module")
-def server(guarded: RealApi) -> RealApi:
-    """The session's API server with the agent's account and its role."""
-    install(guarded, "agent-rbac")
-    return guarded
+NODE = "node-of-this-test"
+AGENT = f"{charted.RELEASE}-agent"
+Open = Callable[..., Told]
 
 
 @pytest.fixture
-def follow(tmp_path: Path) -> Iterator[Follow]:
-    """Start a source of the node; all end with the test."""
+def agents(kinds: RealApi) -> RealApi:
+    """The session's API server with the agents' account and its roles, and nothing else for it."""
+    charted.install(kinds, "agent-rbac")
+    return kinds
+
+
+@pytest.fixture
+def follow(agents: RealApi, tmp_path: Path) -> Iterator[Open]:
+    """Start sources as the agents' account; they end with the test."""
     started: list[Told] = []
 
-    def start(api: Api) -> Told:
-        place = Place(NODE, GovernedNamespaces(match_labels=GOVERNED))
-        saved = SavedCopy(tmp_path / "cluster.json", Origin("boot", NODE, "default", "server"))
-        failures: list[object] = []
-        told = Told(KubernetesSource(Loop(), api, place, saved, failures.append), failures)
+    def start(api: RealApi = agents, **place: Any) -> Told:
+        door = Api(api.as_account(SPACE, AGENT), timeout_s=10.0)
+        wanted = Place(NODE, GovernedNamespaces(match_labels=GOVERNED), **place)
+        saved = SavedCopy(tmp_path / "cluster.json", Origin("boot", NODE, "default", api.server))
+        told = Told(lambda fail: KubernetesSource(Loop(), door, wanted, saved, fail))
         started.append(told)
         return told
 
@@ -53,64 +54,154 @@ def follow(tmp_path: Path) -> Iterator[Follow]:
         assert told.failures == []
 
 
-def start_pod(server: RealApi, space: str, name: str, node: str, *addresses: str) -> str:
-    """Make a pod as scheduler and kubelet leave it; returns its path."""
-    path = f"/api/v1/namespaces/{space}/pods"
-    body = {
-        "metadata": {"name": name, "labels": {"app": "ms1"}},
-        "spec": {"nodeName": node, "containers": [{"name": "c", "image": "none"}]},
+def policy(name: str, domain: str = "api.example.com") -> dict[str, Any]:
+    """A FirewallPolicy for pods with the label ``app`` of its name."""
+    return {
+        "apiVersion": "networking.aviatrix.com/v1alpha1",
+        "kind": "FirewallPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "smartGroups": [{"name": "any", "selectors": [{"cidr": "0.0.0.0/0"}]}],
+            "webGroups": [{"name": "web", "domains": [domain]}],
+            "rules": [
+                {
+                    "name": "permit",
+                    "selector": {"matchLabels": {"app": name}},
+                    "action": "permit",
+                    "protocol": "tcp",
+                    "port": 443,
+                    "destinationSmartGroups": [{"name": "any"}],
+                    "webGroups": [{"name": "web"}],
+                }
+            ],
+        },
     }
-    server.admin.create(path, {"apiVersion": "v1", "kind": "Pod", **body})
-    ips = [{"ip": each} for each in addresses]
-    status = {"phase": "Running", "podIP": addresses[0], "podIPs": ips}
-    server.admin.patch(f"{path}/{name}/status", {"status": status}, "merge")
-    return f"{path}/{name}"
 
 
-def test_what_the_chart_permits_is_enough(server: RealApi, follow: Follow) -> None:
-    """Policies and this node's pods come, change and go, by the agent's own account."""
-    told = follow(Api(server.as_account(SPACE, f"{RELEASE}-agent")))
-    until(told.is_complete, "everything was listed")
-    space = server.namespace("source", labels=GOVERNED)
-    server.admin.create(POLICIES.format(space), firewall_policy("of-source"))
-    path = start_pod(server, space, "here", NODE, "10.9.0.1", "fd00:9::1")
-    start_pod(server, space, "elsewhere", "another-node", "10.9.0.2")
-    until(lambda: told.pods.get("here") == ("10.9.0.1", "fd00:9::1"), "the pod is known")
-    until(lambda: "of-source" in told.policies, "the policy is known")
-    assert "elsewhere" not in told.pods
+def pod(name: str, **spec: Any) -> dict[str, Any]:
+    """A pod of this test's node."""
+    container = {"name": "c", "image": "i"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {"nodeName": NODE, "containers": [container], **spec},
+    }
+
+
+def names(told: Told, namespace: str) -> dict[str, tuple[str, ...]]:
+    """Addresses by name of a namespace's pods."""
+    found = told.last.loaded.pods if told.last is not None else ()
+    return {each.name: each.addresses for each in found if each.namespace == namespace}
+
+
+def permitted(told: Told, namespace: str) -> set[str]:
+    """The names that the namespace's policies permit."""
+    found = told.last.loaded.policies if told.last is not None else ()
+    rules = [rule for each in found if each.namespace == namespace for rule in each.rules]
+    return {name for rule in rules for name in rule.web_groups or ()}
+
+
+def test_what_kubernetes_says_is_followed(agents: RealApi, follow: Open) -> None:
+    """With exactly the chart's verbs: a policy, its edit, a pod's address, its end, and theirs."""
+    api, space = agents.admin, agents.namespace("followed", labels=GOVERNED)
+    told = follow()
+    eventually(told.is_complete)
+    api.create(POLICIES.format(space), policy("a"))
+    eventually(lambda: permitted(told, space) == {"api.example.com"}, lambda: told.problems)
+    path = f"{POLICIES.format(space)}/a"
+    api.patch(path, {"spec": policy("a", "*.example.org")["spec"]}, "merge")
+    eventually(lambda: permitted(told, space) == {"*.example.org"})
+    pods = f"/api/v1/namespaces/{space}/pods"
+    api.create(pods, pod("a"))
+    eventually(lambda: names(told, space) == {"a": ()})
+    status = {"podIP": "10.9.0.1", "podIPs": [{"ip": "10.9.0.1"}, {"ip": "fd00::9"}], "phase": "Running"}
+    api.patch(f"{pods}/a/status", {"status": status}, "merge")
+    eventually(lambda: set(names(told, space).get("a", ())) == {"10.9.0.1", "fd00::9"})
+    api.delete(f"{pods}/a")  # it is terminating now, and keeps its policy
+    api.create(pods, pod("b"))
+    eventually(lambda: "b" in names(told, space))
+    assert set(names(told, space)["a"]) == {"10.9.0.1", "fd00::9"}
+    api.delete(f"{pods}/a", {"gracePeriodSeconds": 0})
+    eventually(lambda: names(told, space) == {"b": ()}, lambda: names(told, space))
+    api.delete(path)
+    eventually(lambda: permitted(told, space) == set())
     assert told.problems == ""
-    server.admin.patch(f"{path}/status", {"status": {"phase": "Succeeded"}}, "merge")
-    until(lambda: not told.pods.get("here"), "a pod that has ended has no address")
-    server.admin.delete(path, gracePeriodSeconds="0")
-    server.admin.delete(f"{POLICIES.format(space)}/of-source")
-    until(lambda: "here" not in told.pods and "of-source" not in told.policies, "both are gone")
 
 
-@pytest.mark.parametrize("verb", ["list", "watch"])
-@pytest.mark.parametrize("resource", FOLLOWED)
-def test_a_verb_that_is_missing_is_said(server: RealApi, follow: Follow, resource: str, verb: str) -> None:
-    """Without ``list`` nothing is complete, without ``watch`` nothing new is heard: it says which one."""
-    name = f"lacks-{verb}-{resource}"
-    server.apply(account(SPACE, name), *lacking(name, resource, verb))
-    told = follow(Api(server.as_account(SPACE, name)))
-    until(lambda: f'cannot {verb} resource "{resource}"' in told.problems, "the verb is named")
-    assert told.is_complete() == (verb == "watch")
+def test_a_pod_that_ends_on_its_own(agents: RealApi, follow: Open) -> None:
+    """Its object stays, its address is nobody's; a pod of the host's network never has one."""
+    api, space = agents.admin, agents.namespace("ended", labels=GOVERNED)
+    pods = f"/api/v1/namespaces/{space}/pods"
+    told = follow()
+    for name, spec in (("a", {"restartPolicy": "Never"}), ("h", {"hostNetwork": True})):
+        api.create(pods, pod(name, **spec))
+        status = {"podIP": "10.9.1.1", "podIPs": [{"ip": "10.9.1.1"}], "phase": "Running"}
+        api.patch(f"{pods}/{name}/status", {"status": status}, "merge")
+    eventually(lambda: names(told, space) == {"a": ("10.9.1.1",), "h": ()})
+    api.patch(f"{pods}/a/status", {"status": {"phase": "Succeeded"}}, "merge")
+    eventually(lambda: names(told, space) == {"a": (), "h": ()})
 
 
-def lacking(name: str, resource: str, verb: str) -> list[Json]:
-    """The agent's role without one verb on one resource, bound to an account of that name."""
-    shown = rendered("-s", "templates/agent-rbac.yaml")
-    role, binding = (
-        copy.deepcopy(next(each for each in shown if each["kind"] == kind))
-        for kind in ("ClusterRole", "ClusterRoleBinding")
-    )
-    rules = []
-    for rule in role["rules"]:
-        for each in rule["resources"]:
-            verbs = [may for may in rule["verbs"] if (each, may) != (resource, verb)]
-            rules.append({"apiGroups": rule["apiGroups"], "resources": [each], "verbs": verbs})
-    role |= {"rules": rules, "metadata": {"name": name}}
-    binding["metadata"] = {"name": name}
-    binding["roleRef"]["name"] = name
-    binding["subjects"][0]["name"] = name
-    return [role, binding]
+def test_pods_of_other_nodes_are_not_asked_for(agents: RealApi, follow: Open) -> None:
+    """The field selector goes to the server."""
+    api, space = agents.admin, agents.namespace("nodes", labels=GOVERNED)
+    pods = f"/api/v1/namespaces/{space}/pods"
+    told = follow()
+    eventually(told.is_complete)
+    api.create(pods, pod("there", nodeName="another-node"))
+    api.create(pods, pod("here"))
+    eventually(lambda: names(told, space) == {"here": ()})
+
+
+def test_a_renewed_token_is_taken(agents: RealApi, follow: Open) -> None:
+    """A token that is refused is read again; while the file holds a bad one, that is said."""
+    api, space = agents.admin, agents.namespace("token", labels=GOVERNED)
+    told = follow()
+    eventually(told.is_complete)
+    file = agents.token_file_of(SPACE, AGENT)
+    good = file.read_text()
+    try:
+        file.write_text("no-token")
+        told.source.look()
+        eventually(lambda: "401" in told.problems, lambda: told.problems)
+    finally:
+        file.write_text(good)
+    api.create(POLICIES.format(space), policy("a"))
+    eventually(lambda: permitted(told, space) and told.problems == "", lambda: told.problems, 60.0)
+
+
+def test_a_server_that_freezes_dies_and_comes_back(own_api: RealApi, follow: Open) -> None:
+    """What it said stays in force, its silence is seen, and a start without it knows what was."""
+    charted.install_kinds(own_api)
+    charted.install(own_api, "agent-rbac")
+    space = own_api.namespace("lost", labels=GOVERNED)
+    own_api.admin.create(POLICIES.format(space), policy("a"))
+    told = follow(own_api)
+    eventually(lambda: permitted(told, space) == {"api.example.com"}, lambda: told.problems)
+    eventually(lambda: told.problems == "", lambda: told.problems)
+    own_api.control.apiserver.freeze()
+    eventually(lambda: "stays in force" in told.problems, lambda: told.problems, 90.0)
+    assert permitted(told, space) == {"api.example.com"}
+    assert told.source.counts["nameward_source_stale_seconds", ()] > 0
+    own_api.control.apiserver.thaw()
+    eventually(lambda: told.problems == "", lambda: told.problems, 90.0)
+    told.source.stop()
+    own_api.control.apiserver.stop(grace_s=0)
+    again = follow(own_api)
+    eventually(again.is_complete)
+    assert permitted(again, space) == {"api.example.com"}
+    assert not again.last.is_fresh  # type: ignore[union-attr]
+    own_api.control.start_apiserver()
+    eventually(lambda: again.problems == "" and again.last.is_fresh, lambda: again.problems, 90.0)  # type: ignore[union-attr]
+
+
+def test_few_requests_beside_watches(agents: RealApi, follow: Open) -> None:
+    """Once it follows, a quiet source asks for nothing more than its watches."""
+    told = follow()
+    eventually(told.is_complete)
+    eventually(lambda: told.source.counts["nameward_source_requests_total", ()] >= 10)
+    before = told.source.counts["nameward_source_requests_total", ()]
+    began_at = time.monotonic()
+    eventually(lambda: time.monotonic() - began_at > 6)
+    assert told.source.counts["nameward_source_requests_total", ()] - before <= 1

@@ -5,15 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from enforcer.kube.client import Api
-from enforcer.sources import Seen
 from enforcer.sources.kubernetes.cluster import Place
 from enforcer.sources.kubernetes.kinds import (
     FIREWALL_POLICIES,
@@ -26,61 +23,12 @@ from enforcer.sources.kubernetes.kinds import (
 from enforcer.sources.kubernetes.saved import Origin, SavedCopy
 from enforcer.sources.kubernetes.source import KubernetesSource
 from policy.manifest import GovernedNamespaces
+from tests.kube.following import Loop, Told
 from tests.kube.script import Exchange, Json, ScriptedApi, eventually, status
 
 GOVERNED = {"nameward.dev/governed": "true"}
 EVERYTHING = (NAMESPACES, FIREWALL_POLICIES, WEBGROUP_POLICIES, SERVICES, PODS, SLICES)
 ORIGIN = Origin("boot", "a", "default", "server")
-
-
-class Loop:
-    """What the source needs of a reactor: calls are made at once, one at a time."""
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-
-    def seconds(self) -> float:
-        """Monotonic seconds."""
-        return time.monotonic()
-
-    def callFromThread(self, call: Callable[..., object], /, *arguments: object) -> object:
-        """Call it."""
-        with self._lock:
-            return call(*arguments)
-
-
-class Told:
-    """What the source has told; ``last`` is what counts."""
-
-    def __init__(self, source: KubernetesSource, failures: list[object]) -> None:
-        self.source = source
-        self.all: list[Seen] = []
-        self.failures = failures
-        source.start(self.all.append)
-
-    @property
-    def last(self) -> Seen | None:
-        """What was told last."""
-        return self.all[-1] if self.all else None
-
-    @property
-    def pods(self) -> dict[str, tuple[str, ...]]:
-        """Addresses by name of the pods."""
-        return {} if self.last is None else {pod.name: pod.addresses for pod in self.last.loaded.pods}
-
-    @property
-    def policies(self) -> set[str]:
-        """Names of the policies."""
-        return set() if self.last is None else {each.name for each in self.last.loaded.policies}
-
-    @property
-    def problems(self) -> str:
-        """All problems as one text."""
-        return "" if self.last is None else "; ".join(self.last.problems)
-
-    def is_complete(self) -> bool:
-        """Whether everything was listed, or taken from the copy."""
-        return self.last is not None and self.last.complete
 
 
 Open = Callable[..., Told]
@@ -96,10 +44,9 @@ def follow(server: ScriptedApi, tmp_path: Path) -> Iterator[Open]:
 
     def start(*, origin: Origin = ORIGIN, api: Api | None = None, **place: object) -> Told:
         wanted = Place("a", GovernedNamespaces(match_labels=GOVERNED), **place)  # type: ignore[arg-type]
-        failures: list[object] = []
         saved = SavedCopy(tmp_path / "cluster.json", origin)
         api = api or Api(server.access, timeout_s=2.0)
-        told = Told(KubernetesSource(Loop(), api, wanted, saved, failures.append), failures)
+        told = Told(lambda fail: KubernetesSource(Loop(), api, wanted, saved, fail))
         started.append(told)
         return told
 
