@@ -87,8 +87,7 @@ class Reconciler:
         """False while the source cannot be read: who was not admitted before may be another by now."""
         self.trouble = ""
         """Why pods that came are not admitted."""
-        self.revoked_count = 0
-        self.kernel_errors = 0
+        self.revoked_count = self.kernel_errors = 0
 
     # --- start ---------------------------------------------------------------------------------
 
