@@ -26,6 +26,8 @@ from policy.runtime.clock import wall_now
 
 SAVED_AFTER_S: Final = 3.0
 """How long a start waits for the API server before the saved copy counts; its first error ends the wait."""
+SAVE_AFTER_S: Final = 0.25
+"""A change is saved so long after it was told: what follows from it has the processor first."""
 SAVE_EVERY_S: Final = 1.0
 SAVING_SHARE: Final = 50
 """Saving is at most so small a part of the time."""
@@ -150,6 +152,7 @@ class KubernetesSource:
             loaded = assemble(news.reads, self._place.governed)
             self._loaded = only_needed(loaded, self._place.node, names_pods=news.names_pods)
             self._is_complete = self._is_unsaved = True
+            self._save_at = max(self._save_at, self._reactor.seconds() + SAVE_AFTER_S)
         problems = (*news.problems, self._save_problem) if self._save_problem else news.problems
         seen = Seen(self._loaded, self._is_complete, problems, news.since, news.is_fresh)
         self._reactor.callFromThread(self._tell, seen)
