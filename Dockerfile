@@ -1,7 +1,7 @@
 # One image, its role by the command: `node` (default), `enforcer`, `resolver`, `controller`, `bridge`, `gate`, or
 # any command that asks. docs/kubernetes.md says which capabilities each role needs; the resolver needs none.
 # BASE is any Debian 13 or 12 root file system; deploy/image/build.sh makes one where no registry of images is.
-ARG BASE=docker.io/library/debian:trixie-slim
+ARG BASE=docker.io/library/debian:bookworm-slim
 
 # What runs: nftables and seccomp come from the distribution, so that their bindings match its libraries.
 # netbase: names of protocols. nftables: for whoever looks at the rules by hand.

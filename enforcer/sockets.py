@@ -117,6 +117,9 @@ def _open(
             made.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, RECEIVE_BYTES)
         else:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # A resolver that outlives us (in its own container) holds the sockets it was given. Only sockets of
+        # one user may share a port like this, so that another program there is still an error.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         made.bind(address)
         if kind == socket.SOCK_STREAM:
             made.listen(BACKLOG)

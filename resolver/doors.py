@@ -54,11 +54,16 @@ class Doors:
             if known is not None and transport.same_socket(known, sock):
                 sock.close()
                 continue
+            before = self._udp_index.get(name)
+            if before is not None:
+                self._udp[before].doRead()  # what waits in the old one has no other reader
             if known is not None:
                 self._close(name)
             self._socks[name] = sock
             if transport.is_datagram(sock):
                 self._read_datagrams(name, sock)
+                if before is not None:  # what came through the old one is answered through the new one
+                    self._udp[before] = self._udp[self._udp_index[name]]
             else:
                 port = self._reactor.adoptStreamPort(sock.fileno(), sock.family, self._streams)
                 self._ports[name] = port

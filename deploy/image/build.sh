@@ -4,8 +4,9 @@
 #   bash deploy/image/build.sh OUT.tar [NAME:TAG]   an archive that docker load and ctr images import take
 #
 # Needs root, buildah and mmdebstrap (apt-get install buildah mmdebstrap). BASE=IMAGE builds on that image instead of
-# a root file system of the distribution's packages. SUITE=bookworm: on Debian 12. PLATFORM=linux/arm64 needs
-# qemu-user-static on another machine. Bases, layers and the last archive are kept under
+# a root file system of the distribution's packages. SUITE=trixie: on Debian 13; its newer nft makes tables on which a
+# Debian 12 host's own nft 1.0.6 crashes when it lists them. PLATFORM=linux/arm64 needs qemu-user-static on another
+# machine. Bases, layers and the last archive are kept under
 # ${XDG_CACHE_HOME:-~/.cache}/nameward-image; an image whose files have not changed is not built again.
 set -euo pipefail
 
@@ -25,7 +26,7 @@ out="$(realpath -m "$1")"
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 version="$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)"
 name="${2:-nameward:$version}"
-suite="${SUITE:-trixie}"
+suite="${SUITE:-bookworm}"
 platform="${PLATFORM:-linux/$(dpkg --print-architecture)}"
 arch="${platform#linux/}"
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/nameward-image"

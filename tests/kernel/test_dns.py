@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from enforcer.ruleset import Layout
-from enforcer.sockets import open_dns_sockets
+from enforcer.sockets import SocketRefused, open_dns_sockets
 from tests.kernel.conftest import NODE, OTHER, RESOLVER_UID, WORLD, heard, pod_address, udp_packet
 
 pytestmark = pytest.mark.kernel
@@ -272,3 +272,15 @@ def test_foreign_tables_change_nothing(echo, wire, lab, v):
         assert heard(theirs[0]) is None
     finally:
         lab.nft("delete table ip kube\ndelete table inet nodelocal\ndelete table inet host")
+
+
+def test_sockets_that_a_living_resolver_holds_are_opened_beside_it(lab) -> None:
+    """An enforcer's container that was killed comes back while the resolver's holds what it was given."""
+    port = Layout().dns_port + 1
+    before = Echo(lab, port)
+    after = Echo(lab, port)
+    assert set(after.sockets) == set(before.sockets)
+    before.close()
+    with lab.inside("node"), pytest.raises(SocketRefused, match="Address already in use"):
+        open_dns_sockets(port, RESOLVER_UID + 1)
+    after.close()

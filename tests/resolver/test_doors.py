@@ -96,6 +96,19 @@ def test_other_sockets_replace_those_of_their_name(reactor, inside):
         assert [wire for wire, _ in inside.received] == [b"heard"]
 
 
+def test_what_came_through_a_replaced_socket_is_read_and_answered(reactor, inside):
+    """An enforcer that was killed comes back with sockets of its own: no lookup in between is lost."""
+    with bound(socket.SOCK_DGRAM) as old, bound(socket.SOCK_DGRAM) as new:
+        inside.doors.adopt(("udp4",), duplicates(old))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.sendto(b"waits", old.getsockname())
+            inside.doors.adopt(("udp4",), duplicates(new))
+            assert [wire for wire, _ in inside.received] == [b"waits"]
+            inside.doors.reply(b"HERE", inside.received[0][1])
+            client.settimeout(10)
+            assert client.recvfrom(10) == (b"HERE", new.getsockname())
+
+
 def test_draining_leaves_the_sockets_to_the_next_process(reactor, inside):
     """After stop_reading queries stay in the shared buffers: whoever comes next answers them."""
     with bound(socket.SOCK_DGRAM) as udp, bound(socket.SOCK_STREAM) as tcp:
