@@ -40,11 +40,16 @@ class AgentPod:
         env = {**os.environ, "PYTHONPATH": str(Path(enforcer.__file__).parents[1]), **(environ or {})}
         nameward = [sys.executable, "-c", MAIN]
         self.parts: dict[str, subprocess.Popen[bytes]] = {}
-        for part, path in self._health.items():
-            argv = [*nameward, part, "--config", str(config), "--health", str(path)]
+
+        def begin(part: str) -> None:
+            argv = [*nameward, part, "--config", str(config), "--health", str(self._health[part])]
             if part == "enforcer":
                 argv = ["setpriv", f"--bounding-set={LEAST}", "--no-new-privs", *argv, "--take-over"]
             self.parts[part] = start(space, argv, self.log, env)
+
+        self._begin = begin
+        for part in self._health:
+            begin(part)
 
     def says(self, part: str) -> Told | None:
         """What a container says of itself; None while nobody answers."""
@@ -68,6 +73,14 @@ class AgentPod:
         for process in self.parts.values():
             for pid in descendants(process.pid):
                 os.kill(pid, signal.SIGKILL)
+
+    def replace(self, part: str) -> None:
+        """Kill one container with all that runs in it, and start it again, as the kubelet does."""
+        process = self.parts[part]
+        for pid in descendants(process.pid):
+            os.kill(pid, signal.SIGKILL)
+        process.wait(LONG_S)
+        self._begin(part)
 
     def stop(self) -> None:
         """SIGTERM to both, as the kubelet does."""

@@ -10,8 +10,9 @@ import pytest
 from enforcer.demo import places, prerequisites
 from enforcer.demo.failure import CannotRunHereError
 from enforcer.demo.lab import running
+from enforcer.demo.processes import wait_until
 from enforcer.demo.scenes import Stage, set_stage
-from tests.lab.agents import AgentPod, configured, flooded, goes_on, none_is_lost
+from tests.lab.agents import LONG_S, AgentPod, configured, flooded, goes_on, none_is_lost
 
 pytestmark = pytest.mark.kernel
 
@@ -67,6 +68,18 @@ def test_a_roll_loses_no_lookup_and_opens_nothing(stage: Stage, add: Add) -> Non
     transfer.close()
     assert stage.crm.stub.ask(places.DROP).rcode == "NXDOMAIN"
     none_is_lost(flood.stop())
+
+
+def test_one_container_of_a_pod_may_be_killed(stage: Stage, add: Add) -> None:
+    """The other lives on, the resolver with the sockets it was given: the pod is ready again, and answers."""
+    pod = add("pod")
+    pod.await_ready()
+    for part in ("enforcer", "resolver", "enforcer"):
+        pod.replace(part)
+        pod.await_ready()
+        assert wait_until(lambda: stage.crm.stub.ask(places.CRM).rcode == "NOERROR", LONG_S, 0.1)
+        assert stage.crm.connect(stage.crm.stub.ask(places.CRM).addresses[0]).ok
+        assert stage.crm.stub.ask(places.DROP).rcode == "NXDOMAIN"
 
 
 def test_a_successor_that_dies_gives_the_node_back(stage: Stage, add: Add) -> None:
