@@ -28,7 +28,7 @@ test:
 	$(PYTEST) -m "not e2e"
 
 e2e:
-	CLUSTER=required $(PYTEST) -v -m e2e tests/e2e
+	CLUSTER=required $(PYTEST) -v -m e2e tests/e2e tests/image
 
 wheel:
 	$(PYTEST) -q tests/meta/test_packaging.py

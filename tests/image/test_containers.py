@@ -17,7 +17,7 @@ from enforcer.demo.ward import configuration
 from tests.image.containers import LONG_S, Container, Image, Mount, Rights
 from tests.lab.agents import flooded, goes_on, none_is_lost
 
-pytestmark = [pytest.mark.cluster, pytest.mark.kernel]
+pytestmark = [pytest.mark.e2e, pytest.mark.kernel]
 
 HEALTH = "/run/health/health.sock"
 ENFORCER = Rights(0, ("CAP_NET_ADMIN", "CAP_SETUID", "CAP_CHOWN"))
