@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from enforcer.demo.failure import CannotRunHereError
 from enforcer.kube.client import Api
 from enforcer.sources.kubernetes.cluster import Place
 from enforcer.sources.kubernetes.saved import Origin, SavedCopy
@@ -28,11 +29,22 @@ AGENT = f"{charted.RELEASE}-agent"
 Open = Callable[..., Told]
 
 
-@pytest.fixture
-def agents(kinds: RealApi) -> RealApi:
-    """The session's API server with the agents' account and its roles, and nothing else for it."""
-    charted.install(kinds, "agent-rbac")
-    return kinds
+@pytest.fixture(scope="module")
+def agents() -> Iterator[RealApi]:
+    """An API server of the module's own, with the agents' account and its roles.
+
+    Policies that other tests leave in the session's would change what a source asks for.
+    """
+    try:
+        started = RealApi().start()
+    except CannotRunHereError as error:
+        pytest.skip(str(error))
+    try:
+        charted.install_kinds(started)
+        charted.install(started, "agent-rbac")
+        yield started
+    finally:
+        started.stop()
 
 
 @pytest.fixture

@@ -68,9 +68,8 @@ def pods(lab: Lab) -> tuple[Pod, Pod]:
 
 def test_the_node_enforces_and_has_nothing_to_complain_about(lab: Lab, pods: tuple[Pod, Pod]) -> None:
     """Both pods are admitted, and the bridge table is there beside the other two."""
-    status = lab.ward.status()
-    assert status["enforcing"]
-    assert status["problems"] == []
+    assert wait_until(lambda: bool(lab.ward.status()["enforcing"]), 30.0), lab.ward.status()
+    assert wait_until(lambda: lab.ward.status()["problems"] == [], 30.0), lab.ward.status()
     tables = output_of(lab.node, ["nft", "list", "tables"])
     assert "table bridge nameward" in tables
 
