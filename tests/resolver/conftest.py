@@ -45,6 +45,8 @@ def reactor():
     for _ in range(3):
         turning.iterate(0)
     for selectable in turning.removeAll() + list(turning._internalReaders):
+        if hasattr(selectable, "close_all"):
+            selectable.close_all()  # questions that a test leaves open: their sockets would warn in another test
         selectable.connectionLost(Failure(CONNECTION_LOST))
     for call in turning.getDelayedCalls():
         call.cancel()
