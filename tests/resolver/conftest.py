@@ -46,7 +46,7 @@ def reactor():
         turning.iterate(0)
     for selectable in turning.removeAll() + list(turning._internalReaders):
         if hasattr(selectable, "close_all"):
-            selectable.close_all()  # questions that a test leaves open: their sockets would warn in another test
+            selectable.close_all()  # sockets left open would warn in another test
         selectable.connectionLost(Failure(CONNECTION_LOST))
     for call in turning.getDelayedCalls():
         call.cancel()
