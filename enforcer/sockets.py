@@ -32,12 +32,15 @@ class SocketRefused(OSError):
 Opened = Mapping[str, socket.socket]
 
 
-def open_dns_sockets(port: int, resolver_uid: int, given: Opened | None = None) -> dict[str, socket.socket]:
+def open_dns_sockets(
+    port: int, resolver_uid: int, given: Opened | None = None, *, beside: bool = False
+) -> dict[str, socket.socket]:
     """Open the captured sockets on ``port``: ``udp4``, ``udp6``, ``tcp4``, ``tcp6``.
 
     They accept packets for any address (IP_TRANSPARENT) and say which (PKTINFO; TCP: getsockname).
     Where the host has no IPv6, only the IPv4 ones. What ``given`` has already (from the one before
-    us, with what waits in it) is not opened again. SocketRefused names what failed.
+    us, with what waits in it) is not opened again. ``beside``: others of the same user may hold the port,
+    if they were opened so too. SocketRefused names what failed.
     """
     opened: dict[str, socket.socket] = {}
     try:
@@ -47,7 +50,7 @@ def open_dns_sockets(port: int, resolver_uid: int, given: Opened | None = None) 
             address = ("0.0.0.0" if name[3] == "4" else "::", port)
             try:
                 opened[name] = _taken(name, address, given, resolver_uid) or _open(
-                    family, kind, address, resolver_uid
+                    family, kind, address, resolver_uid, beside=beside
                 )
             except OSError as refused:
                 if family == socket.AF_INET6 and refused.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
@@ -62,11 +65,16 @@ def open_dns_sockets(port: int, resolver_uid: int, given: Opened | None = None) 
 
 
 def open_listen_sockets(
-    endpoints: Iterable[tuple[str, int]], resolver_uid: int, given: Opened | None = None
+    endpoints: Iterable[tuple[str, int]],
+    resolver_uid: int,
+    given: Opened | None = None,
+    *,
+    beside: bool = False,
 ) -> dict[str, socket.socket]:
     """Open ``dns.listen``: (address, port) each as ``listen:udp:ADDRESS:PORT`` and ``listen:tcp:…``.
 
-    Addresses that the node does not have yet are bound all the same (FREEBIND). ``given`` as above.
+    Addresses that the node does not have yet are bound all the same (FREEBIND).
+    ``given`` and ``beside`` as above.
     """
     opened: dict[str, socket.socket] = {}
     try:
@@ -76,7 +84,7 @@ def open_listen_sockets(
                 key = f"listen:{name}:{address}:{port}"
                 try:
                     opened[key] = _taken(key, (address, port), given, resolver_uid) or _open(
-                        family, kind, (address, port), resolver_uid, transparent=False
+                        family, kind, (address, port), resolver_uid, transparent=False, beside=beside
                     )
                 except OSError as refused:
                     raise SocketRefused(
@@ -100,7 +108,13 @@ def _taken(name: str, address: tuple[str, int], given: Opened | None, uid: int) 
 
 
 def _open(
-    family: int, kind: int, address: tuple[str, int], resolver_uid: int, *, transparent: bool = True
+    family: int,
+    kind: int,
+    address: tuple[str, int],
+    resolver_uid: int,
+    *,
+    transparent: bool = True,
+    beside: bool = False,
 ) -> socket.socket:
     with _as_filesystem_user(resolver_uid):
         made = socket.socket(family, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
@@ -117,9 +131,8 @@ def _open(
             made.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, RECEIVE_BYTES)
         else:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # A resolver that outlives us (in its own container) holds the sockets it was given. Only sockets of
-        # one user may share a port like this, so that another program there is still an error.
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if beside:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         made.bind(address)
         if kind == socket.SOCK_STREAM:
             made.listen(BACKLOG)

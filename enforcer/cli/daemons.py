@@ -95,7 +95,9 @@ def _run(config: str | None, workers: tuple[Worker, ...], health: str, *, takes_
         takes_over=takes_over,
     )
     try:
-        return Supervisor(at, workers, os.environ).run(lambda given: _sockets(settings, given))
+        return Supervisor(at, workers, os.environ).run(
+            lambda given: _sockets(settings, given, beside=RESOLVER not in workers)
+        )
     except SupervisorError as error:
         raise CommandFailure(str(error)) from None
 
@@ -104,15 +106,19 @@ def _ended_early(_number: int, _frame: Any) -> None:
     sys.exit(0)
 
 
-def _sockets(settings: Settings, given: Sockets) -> dict[str, socket.socket]:
+def _sockets(settings: Settings, given: Sockets, *, beside: bool) -> dict[str, socket.socket]:
     """Open what pods and other clients ask, as the resolver's user (for the kernel's fence around it).
 
-    ``given`` by the one before us is kept, or closed if these settings have no use for it.
+    ``given`` by the one before us is kept, or closed if these settings have no use for it. ``beside``: a
+    resolver of its own container may have outlived our predecessor, with the sockets it was given.
     """
     try:
         uid = resolver_account(settings.dns.user).uid
-        opened = open_dns_sockets(Layout().dns_port, uid, given) if settings.dns.capture else {}
-        opened |= open_listen_sockets([parse_listen(text) for text in settings.dns.listen], uid, given)
+        opened = (
+            open_dns_sockets(Layout().dns_port, uid, given, beside=beside) if settings.dns.capture else {}
+        )
+        listen = [parse_listen(text) for text in settings.dns.listen]
+        opened |= open_listen_sockets(listen, uid, given, beside=beside)
     except AccountError as error:
         raise UsageFailure(str(error)) from None
     except SocketRefused as error:

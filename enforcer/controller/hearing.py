@@ -7,6 +7,7 @@ lock only.
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
@@ -61,7 +62,7 @@ class Hearing:
             each.stop(join_s=5.0)
 
 
-class _Heard(Generic[T]):
+class _Heard(ABC, Generic[T]):
     """What the sinks share."""
 
     def __init__(self, hearing: Hearing, kind: str) -> None:
@@ -89,11 +90,13 @@ class _Heard(Generic[T]):
                 self._hearing.troubles[self._kind] = sentence
             self._hearing.changed.notify_all()
 
+    @abstractmethod
     def _listed(self, board: Board, items: list[T]) -> None:
-        raise NotImplementedError
+        """Put a whole list on the board."""
 
+    @abstractmethod
     def _changed(self, board: Board, item: T, *, is_gone: bool) -> None:
-        raise NotImplementedError
+        """Put one change on the board."""
 
 
 class _Objects(_Heard[ObjectCut]):

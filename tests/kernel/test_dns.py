@@ -277,10 +277,12 @@ def test_foreign_tables_change_nothing(echo, wire, lab, v):
 def test_sockets_that_a_living_resolver_holds_are_opened_beside_it(lab) -> None:
     """An enforcer's container that was killed comes back while the resolver's holds what it was given."""
     port = Layout().dns_port + 1
-    before = Echo(lab, port)
-    after = Echo(lab, port)
-    assert set(after.sockets) == set(before.sockets)
-    before.close()
-    with lab.inside("node"), pytest.raises(SocketRefused, match="Address already in use"):
-        open_dns_sockets(port, RESOLVER_UID + 1)
-    after.close()
+    with lab.inside("node"):
+        before = open_dns_sockets(port, RESOLVER_UID, beside=True)
+        after = open_dns_sockets(port, RESOLVER_UID, beside=True)
+        assert set(after) == set(before)
+        for uid, beside in ((RESOLVER_UID + 1, True), (RESOLVER_UID, False)):
+            with pytest.raises(SocketRefused, match="Address already in use"):
+                open_dns_sockets(port, uid, beside=beside)
+    for made in (*before.values(), *after.values()):
+        made.close()
