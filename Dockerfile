@@ -15,7 +15,7 @@ RUN apt-get update \
 # that looks into TLS; `pip`, a pip.conf for a mirror.
 FROM runtime AS build
 RUN apt-get update \
-    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends gcc libc6-dev python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 COPY pyproject.toml /src/
 RUN --mount=type=secret,id=ca --mount=type=secret,id=pip \
@@ -26,17 +26,19 @@ RUN --mount=type=secret,id=ca --mount=type=secret,id=pip \
     && python3 -m venv --without-pip --system-site-packages /opt/nameward/.venv \
     && python3 -c 'import tomllib; print(*tomllib.load(open("/src/pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
         >/src/dependencies \
-    && /build/bin/pip install 'hatchling>=1.25' \
+    && /build/bin/pip install 'hatchling>=1.25' 'mypy>=1.14' 'setuptools>=68' \
     && /build/bin/pip --python /opt/nameward/.venv/bin/python install --no-compile --only-binary=:all: -r /src/dependencies
 COPY README.md LICENSE /src/
 COPY policy /src/policy
 COPY resolver /src/resolver
 COPY enforcer /src/enforcer
+COPY deploy/compile.py /src/deploy/
 COPY deploy/image/trim.sh deploy/image/strip.sh deploy/image/sbom.py /src/
 # Compiled once, for a read-only file system; checked by nobody, for nobody can change it.
 RUN /build/bin/pip wheel --quiet --no-cache-dir --no-deps --no-index --no-build-isolation -w /src/dist /src \
     && /build/bin/pip --python /opt/nameward/.venv/bin/python install \
         --no-cache-dir --no-compile --no-deps --no-index --root-user-action=ignore /src/dist/*.whl \
+    && /build/bin/python /src/deploy/compile.py --into "$(echo /opt/nameward/.venv/lib/python3*/site-packages)" \
     && sh /src/trim.sh /opt/nameward/.venv \
     && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/nameward/.venv
 

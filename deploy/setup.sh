@@ -14,11 +14,11 @@
 set -euo pipefail
 
 readonly RUN_PACKAGES=(python3 python3-venv python3-nftables python3-seccomp nftables netbase iproute2
-    util-linux ca-certificates)
+    util-linux ca-certificates python3-dev gcc libc6-dev)
 readonly DEMO_PACKAGES=(nsd redis-server)
-readonly TEST_PACKAGES=(make gcc libc6-dev musl-tools bind9-dnsutils knot-dnsutils conntrack iptables tcpdump
+readonly TEST_PACKAGES=(make musl-tools bind9-dnsutils knot-dnsutils conntrack iptables tcpdump
     nodejs procps)
-readonly BENCH_PACKAGES=(make gcc libc6-dev dnsmasq-base unbound dnsperf bind9-dnsutils procps)
+readonly BENCH_PACKAGES=(make dnsmasq-base unbound dnsperf bind9-dnsutils procps)
 # The cluster's programs by what they bring, because a machine may have another vendor's containerd.
 readonly -A CLUSTER_PROGRAMS=([etcd]=etcd-server [containerd]=containerd [runc]=runc [buildah]=buildah
     [mmdebstrap]=mmdebstrap [/usr/lib/cni/ptp]=containernetworking-plugins)
@@ -100,7 +100,7 @@ lab_problem() {
     fi
 }
 
-# build_venv EXTRAS: once for each state of pyproject.toml and Python; a second run needs no network.
+# build_venv [dev]: once for each state of pyproject.toml and Python; a second run needs no network.
 build_venv() {
     "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         die "$("$PYTHON" --version) is too old: Nameward needs 3.11 (Debian 12, Debian 13 or Ubuntu 24.04)"
@@ -112,15 +112,19 @@ build_venv() {
             die "the virtual environment could not be made; its message stands above"
     fi
     local stamp wanted
-    stamp=".venv/installed${1:+-$1}"
+    local extras="${1:-compiled}"
+    stamp=".venv/installed-$extras"
     wanted="$(pwd) $("$PYTHON" --version) $(sha256sum <pyproject.toml)"
-    if [[ -e $stamp && "$(<"$stamp")" == "$wanted" ]]; then
-        return
+    if [[ ! -e $stamp || "$(<"$stamp")" != "$wanted" ]]; then
+        say "installing Python packages"
+        .venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check --editable ".[$extras]" ||
+            die "pip could not install the Python packages: is there a network, and is pip's configuration right?"
+        printf '%s\n' "$wanted" >"$stamp"
     fi
-    say "installing Python packages"
-    .venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check --editable ".${1:+[$1]}" ||
-        die "pip could not install the Python packages: is there a network, and is pip's configuration right?"
-    printf '%s\n' "$wanted" >"$stamp"
+    if [[ ${NAMEWARD_PURE:-} != 1 ]] && ! .venv/bin/python deploy/compile.py --print >/dev/null; then
+        say "compiling what every lookup runs through (a minute)"
+        .venv/bin/python deploy/compile.py || die "the compiler's message stands above; NAMEWARD_PURE=1 goes without"
+    fi
 }
 
 install_cluster_packages() {

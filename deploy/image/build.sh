@@ -38,7 +38,7 @@ export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=vfs
 builder=(buildah --root "$cache/store" --runroot "$cache/run")
 # Only what git would have: no byte code, nobody's editor files.
 stamp="$name $platform ${BASE:-$suite} $(
-    find Dockerfile .dockerignore pyproject.toml README.md LICENSE policy resolver enforcer deploy/image -type f \
+    find Dockerfile .dockerignore pyproject.toml README.md LICENSE policy resolver enforcer deploy/compile.py deploy/image -type f \
         ! -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum | sha256sum
 )"
 kept="$cache/image-$arch.tar"

@@ -1,0 +1,112 @@
+"""Compile the sans-I/O modules of the hot paths with mypyc, into this environment: ``nameward_compiled/``.
+
+    python deploy/compile.py [--into FOLDER] [--print]
+
+Compiled are the modules that ``[tool.nameward] compiled`` in pyproject.toml names, from the sources that also run
+without it. ``policy.build`` takes the result if every source is what was compiled, and is silent otherwise.
+Needs mypy, setuptools, a C compiler and Python's headers (``deploy/setup.sh`` brings them). A build that is fresh
+is not made again. ``--into`` is for an environment other than the one that runs this; ``--print`` shows whether
+the modules are compiled here and now.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SETUP = """
+from mypyc.build import mypycify
+from setuptools import setup
+
+setup(
+    name="nameward-compiled",
+    packages=[],
+    ext_modules=mypycify({paths!r}, opt_level="3", debug_level="0", group_name="nameward"),
+)
+"""
+CONFIG = """
+[mypy]
+python_version = {version}
+ignore_missing_imports = True
+follow_imports = silent
+follow_imports_for_stubs = True
+"""
+
+
+def modules() -> list[str]:
+    """The modules to compile, as pyproject.toml names them."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        named: list[str] = tomllib.load(file)["tool"]["nameward"]["compiled"]
+    return sorted(named)
+
+
+def build(names: list[str], folder: Path) -> None:
+    """Compile into ``folder/nameward_compiled``; SystemExit with the compiler's words if it fails."""
+    paths = [f"{name.replace('.', '/')}.py" for name in names]
+    with tempfile.TemporaryDirectory(prefix="nameward-compile-") as place:
+        work = Path(place)
+        for package in ("policy", "resolver", "enforcer"):
+            shutil.copytree(ROOT / package, work / package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        (work / "mypy.ini").write_text(CONFIG.format(version=version))
+        (work / "setup.py").write_text(SETUP.format(paths=["--config-file=mypy.ini", *paths]))
+        done = subprocess.run(
+            [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", "out"],
+            cwd=work, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise SystemExit(f"compile: mypyc failed\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+        digests = {name: _digest(work / path) for name, path in zip(names, paths, strict=True)}
+        made = work / "out"
+        (made / "__init__.py").write_text(
+            f'"""Made by deploy/compile.py; policy.build reads it."""\n\nSOURCES = {digests!r}\n'
+        )
+        _replace(made, folder / "nameward_compiled")
+
+
+def _digest(path: Path) -> str:
+    from policy.build import digest
+
+    return digest(path.read_bytes())
+
+
+def _replace(made: Path, target: Path) -> None:
+    """Put the folder in place of the one that was there; whoever has its libraries open keeps them."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh, old = (target.with_name(f"{target.name}.{what}-{os.getpid()}") for what in ("new", "old"))
+    shutil.copytree(made, fresh)
+    if target.exists():
+        target.rename(old)
+    fresh.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def main() -> int:
+    """Build what is not fresh; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--into", type=Path, default=Path(sysconfig.get_path("platlib")))
+    parser.add_argument("--print", action="store_true", help="only say whether they are compiled")
+    given = parser.parse_args()
+    sys.path[:0] = [str(given.into), str(ROOT)]
+    from policy import build as found
+
+    names = modules()
+    is_fresh = found.COMPILED is not None and sorted(found.COMPILED) == names
+    if given.print:
+        print("compiled" if is_fresh else "pure Python")
+        return 0 if is_fresh else 1
+    if not is_fresh:
+        build(names, given.into)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
