@@ -1,0 +1,168 @@
+"""What the bench says of its runs: the arithmetic, the refused verdict, the file's contract. No timing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks import registry
+from benchmarks.rows import (
+    OWN,
+    ROUNDS,
+    Bench,
+    Limit,
+    Plan,
+    Row,
+    all_rows,
+    interleaved,
+    judged,
+    median,
+    not_measured,
+    read,
+    spread,
+    table,
+    write,
+)
+
+QUIET = {OWN: [9.0, 10.0, 10.1, 10.0, 9.9], "dnsmasq": [10.0, 10.0, 10.0, 10.0, 10.0]}
+CONTRACT = {"work", "unit", "value", "spread", "peers", "ratio", "goal", "met"}
+
+
+def test_a_row_says_the_median_its_ratio_and_that_the_goal_is_met() -> None:
+    """The figures are medians; the ratio is to the first limit's peer."""
+    row = judged("cached", "µs", QUIET, (Limit(1.0, "dnsmasq"),))
+    assert (row.value, row.peers, row.ratio, row.met) == (10.0, {"dnsmasq": 10.0}, 1.0, True)
+    assert row.spread == pytest.approx(0.01)
+    assert row.runs[OWN] == QUIET[OWN]
+
+
+def test_spread_is_how_far_the_middle_half_lies_apart() -> None:
+    """One run that was disturbed is not in it; half of them are."""
+    assert spread([10, 10, 10, 10, 100]) == 0
+    assert spread([8, 9, 10, 11, 12]) == pytest.approx(0.2)
+    assert spread([5]) == 0
+    assert median([3, 1, 2]) == 2
+
+
+def test_a_noisy_run_has_no_verdict() -> None:
+    """However good or bad the median is: neither met nor missed."""
+    runs = {OWN: [1.0, 5.0, 10.0, 15.0, 30.0], "dnsmasq": [10.0] * 5}
+    for limit in (Limit(100.0, "dnsmasq"), Limit(0.01, "dnsmasq")):
+        row = judged("cached", "µs", runs, (limit,))
+        assert row.met is None
+        assert "too noisy" in row.note
+        assert "no verdict" in row.line()
+
+
+def test_a_machine_slow_for_a_while_is_slow_for_all() -> None:
+    """What is judged is compared within its round."""
+    speed = [1.0, 2.0, 1.5, 3.0, 1.0]
+    runs = {OWN: [8.0 * factor for factor in speed], "dnsmasq": [10.0 * factor for factor in speed]}
+    assert judged("cached", "µs", runs, (Limit(1.0, "dnsmasq"),)).met is True
+    assert judged("cached", "µs", runs, (Limit(20.0),)).met is None
+
+
+def test_too_few_rounds_have_no_verdict() -> None:
+    """Four are not five."""
+    row = judged("cached", "µs", {OWN: [1.0] * (ROUNDS - 1)}, (Limit(2.0),))
+    assert row.met is None
+    assert "too few" in row.note
+
+
+@pytest.mark.parametrize(
+    ("limit", "met"),
+    [
+        (Limit(1.0, "dnsmasq"), True),
+        (Limit(0.4, "dnsmasq"), False),
+        (Limit(0.4, "dnsmasq", at_least=True), True),
+        (Limit(0.9, "dnsmasq", at_least=True), False),
+        (Limit(2.0, "dnsmasq", per_own=True), True),
+        (Limit(25.0, "dnsmasq", per_own=True), False),
+        (Limit(5.0), True),
+        (Limit(4.9), False),
+        (Limit(5.0, at_least=True), True),
+    ],
+    ids=str,
+)
+def test_each_kind_of_limit(limit: Limit, met: bool) -> None:
+    """At most, at least, so many times less than, and without a peer."""
+    row = judged("cached", "µs", {OWN: [5.0] * 5, "dnsmasq": [10.0] * 5}, (limit,))
+    assert row.met is met
+
+
+def test_all_limits_count() -> None:
+    """One that is missed misses the goal."""
+    runs = {OWN: [5.0] * 5, "dnsmasq": [10.0] * 5, "CoreDNS": [9.0] * 5}
+    row = judged("cached", "µs", runs, (Limit(1.0, "dnsmasq"), Limit(0.5, "CoreDNS")))
+    assert row.met is False
+    assert row.ratio == 0.5
+
+
+def test_an_absent_peer_is_named() -> None:
+    """The rest is judged; without any, or without runs of our own, there is no verdict."""
+    both = (Limit(1.0, "dnsmasq"), Limit(0.5, "CoreDNS"))
+    row = judged("cached", "µs", QUIET, both)
+    assert row.met is True
+    assert row.note == "not measured: CoreDNS"
+    assert judged("cached", "µs", {OWN: [1.0] * 5}, both).met is None
+    absent = not_measured("cached", "µs", both, "no kernel")
+    assert absent.met is None
+    assert absent.note == "no kernel; not measured"
+
+
+def test_candidates_take_turns() -> None:
+    """A B C A B C, after a round that only warms up."""
+    order: list[tuple[str, int]] = []
+
+    def run_of(name: str) -> float:
+        order.append((name, len(order)))
+        return float(len(order))
+
+    runs = interleaved(2, {"A": lambda _: run_of("A"), "B": lambda _: run_of("B")})
+    assert [name for name, _ in order] == ["A", "B"] * 3
+    assert runs == {"A": [3.0, 5.0], "B": [4.0, 6.0]}
+
+
+def test_rows_are_said_as_they_are_done() -> None:
+    """Before the next is measured."""
+    said: list[str] = []
+
+    def both(_: Plan) -> Iterator[Row]:
+        yield judged("first", "µs", QUIET)
+        assert any("first" in line for line in said)
+        yield judged("second", "µs", QUIET)
+
+    assert len(list(all_rows([Bench("both", "two rows", quick=True, run=both)], Plan(), said.append))) == 2
+    assert len(said) == 3
+
+
+def test_the_file_holds_what_the_contract_names(tmp_path: Path) -> None:
+    """And can be read again."""
+    rows = [
+        judged("cached", "µs", QUIET, (Limit(1.0, "dnsmasq"),)),
+        not_measured("tcp", "1/s", (), "no tool"),
+    ]
+    path = tmp_path / "results" / "latest.json"
+    write(path, rows, machine="2 cores", kernel="6.18", versions={"dnsmasq": "2.90"})
+    result = json.loads(path.read_text())
+    assert set(result) == {"machine", "kernel", "versions", "rows"}
+    assert all(set(row) >= CONTRACT for row in result["rows"])
+    assert [row["met"] for row in result["rows"]] == [True, None]
+    assert read(path)["rows"] == rows
+    assert [file.name for file in path.parent.iterdir()] == ["latest.json"]
+
+
+def test_the_table_has_a_line_for_each_row() -> None:
+    """With the verdict in words."""
+    lines = table([judged("cached", "µs", QUIET, (Limit(0.5, "dnsmasq"),))]).splitlines()
+    assert len(lines) == 3
+    assert "MISSED" in lines[2]
+
+
+def test_every_registered_bench_has_a_name_of_its_own() -> None:
+    """``--only`` finds one."""
+    benches = registry.benches()
+    assert len({bench.name for bench in benches}) == len(benches)
