@@ -3,10 +3,11 @@ PYTHON ?= .venv/bin/python
 PYTEST ?= $(PYTHON) -m pytest
 PROGRAMS = policy resolver enforcer
 CHECKED = $(PROGRAMS) tests benchmarks
+COMPILED_TESTS = tests/policy tests/resolver tests/scenarios tests/property tests/fuzz
 
-.PHONY: check fmt format lint imports types test e2e wheel coverage bench golden docs demo clean
+.PHONY: check fmt format lint imports types compiled test pure e2e wheel coverage bench golden docs demo clean
 
-check: format lint imports types test
+check: format lint imports types compiled test pure
 
 fmt:
 	$(PYTHON) -m ruff format $(CHECKED)
@@ -24,8 +25,16 @@ imports:
 types:
 	$(PYTHON) -m mypy
 
+# The hot modules by mypyc; a build that fits the sources is not made again (docs/adr/0017).
+compiled:
+	$(PYTHON) deploy/compile.py
+
 test:
 	$(PYTEST) -m "not e2e"
+
+# The sources of what is compiled, by the same tests.
+pure:
+	NAMEWARD_PURE=1 $(PYTEST) -q -m "not kernel and not cluster" $(COMPILED_TESTS)
 
 e2e:
 	CLUSTER=required $(PYTEST) -v -m e2e tests/e2e tests/image

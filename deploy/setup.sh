@@ -210,6 +210,7 @@ main() {
         install_packages "${DEMO_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
         install_cluster_packages
         build_venv dev
+        [[ ${NAMEWARD_PURE:-} == 1 ]] || export COMPILED=required
         build_cluster
         if [[ -n $problem ]]; then
             say "tests on the real kernel and in a real cluster will be skipped: $problem"

@@ -1,0 +1,80 @@
+"""Which build runs: compiled modules only beside exactly the sources that they were made from."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import pytest
+
+from policy import build
+
+ROOT = Path(__file__).parents[2]
+NAMES = sorted(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["nameward"]["compiled"])
+
+
+def said(path: Path, **env: str) -> str:
+    """What a fresh interpreter says: the modules it took as compiled."""
+    environment = {key: value for key, value in os.environ.items() if key != "NAMEWARD_PURE"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import policy.build as b; print(b.COMPILED and sorted(b.COMPILED))"],
+        cwd=ROOT, env=environment | {"PYTHONPATH": str(path)} | env, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def made(folder: Path, sources: dict[str, str], *, library: bool = True) -> Path:
+    """A build of those digests; its library is no library, so that loading it fails loudly."""
+    package = folder / "nameward_compiled"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"SOURCES = {sources!r}\n")
+    if library:
+        (package / f"nameward__mypyc{EXTENSION_SUFFIXES[0]}").write_bytes(b"")
+    return folder
+
+
+def test_the_suite_runs_compiled_where_it_must():
+    """Where the gate says so, nothing falls back to the sources unseen."""
+    if os.environ.get("NAMEWARD_PURE") == "1" or os.environ.get("COMPILED") != "required":
+        pytest.skip("nobody asked for compiled modules (bash deploy/setup.sh test does)")
+    assert build.COMPILED is not None
+    assert sorted(build.COMPILED) == NAMES
+
+
+def test_a_source_that_was_edited_is_what_runs(tmp_path):
+    """One byte of one source differs from what was compiled: the whole program runs its sources."""
+    fresh = {name: build.digest((ROOT / f"{name.replace('.', '/')}.py").read_bytes()) for name in NAMES}
+    stale = fresh | {NAMES[-1]: build.digest(b"as it was")}
+    assert said(made(tmp_path, stale)) == "None"
+
+
+def test_a_module_that_is_no_more_is_not_run(tmp_path):
+    """A build that holds a module without a source is not used."""
+    assert said(made(tmp_path, {"policy.of_old": build.digest(b"")})) == "None"
+
+
+def test_a_build_for_another_python_is_not_used(tmp_path):
+    """Without a library for this interpreter the sources run."""
+    assert said(made(tmp_path, {}, library=False)) == "None"
+
+
+def test_a_build_that_fits_is_loaded(tmp_path):
+    """With every digest right the library is loaded: this one is none, and is not passed over in silence."""
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        said(made(tmp_path, {}))
+    assert "ImportError" in failed.value.stderr
+
+
+def test_the_sources_can_be_asked_for(tmp_path):
+    """NAMEWARD_PURE=1 runs the sources, whatever else is there."""
+    assert said(made(tmp_path, {}), NAMEWARD_PURE="1") == "None"
+
+
+def test_what_is_compiled_is_pure():
+    """Only modules without I/O are compiled: none that the contracts let import sockets, clocks or logs."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    pure = next(each for each in contracts if each["name"].startswith("a module is pure unless"))
+    impure = {line.split(" -> ")[0] for line in pure["ignore_imports"]}
+    assert not impure & set(NAMES)
