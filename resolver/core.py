@@ -10,7 +10,7 @@ from __future__ import annotations
 from copy import copy
 
 from policy import gate
-from policy.authority import GrantAnswered
+from policy.authority import GrantAnswered, LookupRecord
 from policy.names import from_wire
 from policy.pods import Pod
 from policy.snapshot import Snapshot
@@ -21,7 +21,7 @@ from resolver.effects import AskGrants, AskUpstream, Client, Effect, Record, Rep
 from resolver.exchange import NOT_READY, PROHIBITED, Exchange, Stage, exchange_key
 from resolver.filtering import Filtered, filter_answer
 from resolver.flights import Flights, record
-from resolver.hits import Hits
+from resolver.hits import ALWAYS, Hit, Hits
 from resolver.holds import Holds
 from resolver.limits import Meter, Meters
 from resolver.lookups import NO_REACHABLE_AUTHORITY, Lookups
@@ -56,7 +56,7 @@ class Core:
         self._lookups: Lookups[Exchange] = Lookups(settings, self._flights.schedule)
         self._enforced: frozenset[str] = frozenset()
         self.hit = self._hits.hit
-        """(wire, source, now) → the prepared reply to this very UDP query, or None: ``query_received``."""
+        """(wire, source, now) → the prepared reply to this very query, or None: ``query_received``."""
 
     def query_received(self, wire: bytes, client: Client, now: float) -> list[Effect]:
         """Take a client's message; ``wire`` is without TCP's length prefix."""
@@ -159,6 +159,10 @@ class Core:
         """Return what was counted since the last call."""
         return self._tallies.drain(len(self._lookups.cache))
 
+    def take_counted(self) -> list[tuple[LookupRecord, float]]:
+        """Return the records of lookups that ``hit`` answered, counted, and when each was last seen."""
+        return self._hits.take_counted()
+
     def owner(self, source: bytes) -> str | bytes:
         """Whose a packed address is: a pod's uid, or the address itself; the key of limits."""
         pod = self._decisions.snapshot.pod_at(source) if self._decisions else None
@@ -247,10 +251,16 @@ class Core:
         else:
             body = EMPTY if verdict.rcode == REFUSED else negative(query.name)
         edes = (verdict.ede,) if verdict.ede else ()
+        told = len(out)
         if verdict.kind in ("blocked", "search"):
             record(exchange, verdict.kind, verdict, out)
-        written = write_reply(query, verdict.rcode, body, edes, exchange.limit_bytes)
-        self._flights.reply(exchange, written.wire, verdict.kind, now, out)
+        wire = write_reply(query, verdict.rcode, body, edes, exchange.limit_bytes).wire
+        if verdict is exchange.verdict and exchange.led is None:  # so it depends on the question alone
+            records = tuple(effect.record for effect in out[told:] if isinstance(effect, Record))
+            tally = self._tallies.of(verdict.kind, query.qtype, exchange.client.transport)
+            hit = Hit(wire, (), ALWAYS, ALWAYS, tally, records=records)
+            self._hits.prepare_made(exchange.wire, exchange.client, exchange.meter, hit)
+        self._flights.reply(exchange, wire, verdict.kind, now, out)
 
     def _resolve(self, exchange: Exchange, verdict: Verdict, now: float, out: list[Effect]) -> None:
         key = exchange.asked

@@ -8,12 +8,12 @@ said is believed for that one reply.
 
 from __future__ import annotations
 
-from policy.authority import GrantAnswered
+from policy.authority import GrantAnswered, LookupRecord
 from policy.decision import AddressAccess
 from resolver.asking import Asking, Askings
 from resolver.cache import Cached
 from resolver.core_settings import CoreSettings
-from resolver.effects import Effect
+from resolver.effects import Effect, Record
 from resolver.exchange import (
     GRANT_LIMIT,
     NOT_ENFORCED,
@@ -26,7 +26,7 @@ from resolver.exchange import (
 )
 from resolver.filtering import Filtered
 from resolver.flights import Flights, record
-from resolver.hits import MAX_QUERY_BYTES, Hit, Hits
+from resolver.hits import Hit, Hits
 from resolver.realized import Realized
 from resolver.verdicts import Decisions
 
@@ -200,17 +200,19 @@ class Holds:
             where = (denied.policy, denied.rule) if denied else ("", "")
             record(exchange, "blocked", verdict._replace(policy=where[0], rule=where[1], reason=reason), out)
         watched = access.watched if access is not None else ()
+        told = len(out)
         for policy, rule, outcome in watched:
             seen = verdict._replace(policy=policy, rule=rule, reason=f"would {outcome}")
             record(exchange, "watched", seen, out)
-        if not (stale or watched or label == "blocked"):
-            self._prepare(exchange, draft, until, now)
+        if not (stale or label == "blocked"):
+            records = tuple(effect.record for effect in out[told:] if isinstance(effect, Record))
+            self._prepare(exchange, draft, until, records, now)
         self._flights.reply(exchange, draft.wire, label, now, out)
 
-    def _prepare(self, exchange: Exchange, draft: Draft, until: float, now: float) -> None:
+    def _prepare(
+        self, exchange: Exchange, draft: Draft, until: float, records: tuple[LookupRecord, ...], now: float
+    ) -> None:
         """Put the reply into the table of hits, until its cache entry or its grants need a look."""
-        if exchange.client.transport != "udp" or len(exchange.wire) > MAX_QUERY_BYTES:
-            return
         cached = draft.cached
         ttl_s = cached.ttl_s(now, self.settings.max_ttl_s)  # the most that patching will write
         end = min(cached.expires_at - 1.0, until - ttl_s - self.settings.grace_s / 2)
@@ -218,6 +220,7 @@ class Holds:
         if now < prefetch_at:
             end = min(end, prefetch_at)
         if now < end:
-            tally = self._flights.tallies.of(draft.filtered.verdict.kind, exchange.query.qtype, "udp")
-            hit = Hit(draft.wire, draft.ttl_offsets, end, cached.expires_at, tally)
-            self._hits.add(exchange.wire, exchange.client.source, exchange.meter, hit)
+            transport = exchange.client.transport
+            tally = self._flights.tallies.of(draft.filtered.verdict.kind, exchange.query.qtype, transport)
+            hit = Hit(draft.wire, draft.ttl_offsets, end, cached.expires_at, tally, records=records)
+            self._hits.prepare_resolved(exchange.wire, exchange.client, exchange.meter, hit)

@@ -36,7 +36,7 @@ class Recording:
         """Records for which there was no room."""
 
     def add(self, record: LookupRecord, now: float) -> None:
-        """Take a record; ``now`` is when it was last seen."""
+        """Take a record; ``now`` is when it was last seen, which may be before another of its kind."""
         key = (
             record.verdict,
             record.pod_ip,
@@ -57,7 +57,7 @@ class Recording:
         else:
             self._waiting[key] = record
             self._of_pod[record.pod_ip] += 1
-        self._seen_at[key] = now
+        self._seen_at[key] = max(now, self._seen_at.get(key, now))
 
     def take(self, now: float) -> list[LookupsRecorded]:
         """Return all that waits, as messages, and begin anew."""

@@ -229,6 +229,8 @@ class Resolver:
         self._ticks[name] = self._reactor.callLater(period_s, tick)
 
     def _flush(self) -> None:
+        for record, seen_at in self._core.take_counted():
+            self._recording.add(record, seen_at)
         if self._link.is_up and not self._link.is_behind:
             for message in self._recording.take(self._reactor.seconds()):
                 self._link.send(message)

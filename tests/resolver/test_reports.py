@@ -29,6 +29,15 @@ def test_equal_records_become_one_with_a_count_and_an_age():
     assert recording.take(5.0) == []
 
 
+def test_a_record_that_comes_late_does_not_make_the_others_older():
+    """What prepared replies counted is told after what was seen since."""
+    recording = Recording()
+    recording.add(lookup(), 3.0)
+    recording.add(lookup(count=5), 2.0)
+    (message,) = recording.take(4.0)
+    assert [(one.count, one.age_s) for one in message.records] == [(6, 1.0)]
+
+
 def test_a_flood_of_one_pod_leaves_room_for_the_others():
     """Beyond its share a pod's records are dropped and counted; another pod's are taken."""
     recording = Recording()

@@ -20,6 +20,7 @@ import dns.rrset
 from policy.addresses import from_packed, to_packed
 from policy.authority import GrantAnswered
 from resolver.core import AskUpstream, Client, Core, CoreSettings
+from resolver.hits import STREAM
 from tests.scenarios.stage import Stage
 from tests.scenarios.worlds import read_world
 
@@ -120,9 +121,11 @@ class Script:
         )  # fmt: skip
         stage.clients[label] = (client, wire)
         stage.replies.pop(label, None)
-        prepared = stage.core.hit(wire, client.source, stage.now) if transport == "udp" else None
+        source = client.source if transport == "udp" else client.source + STREAM
+        prepared = stage.core.hit(wire, source, stage.now)
         if prepared is not None:
             stage.take_reply(client, prepared, "hit")
+            stage.records += [record for record, _ in stage.core.take_counted()]
         else:
             stage.take(stage.core.query_received(wire, client, stage.now))
 
