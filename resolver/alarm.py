@@ -27,7 +27,7 @@ class Alarm:
         self._at = float("inf")
 
     def arm(self) -> None:
-        """Look at the next deadline; call after everything that may have brought a nearer one."""
+        """Look at the next deadline; call at the end of each turn that may have brought a nearer one."""
         at = self._next_deadline()
         if at is None or at >= self._at:
             return

@@ -7,6 +7,7 @@ leaves from the address that the query was sent to.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 from typing import NamedTuple
@@ -19,6 +20,9 @@ Socket = socket.socket
 CONTROL_BYTES = 64
 """Room for one in6_pktinfo (CMSG_SPACE is 40) and nothing much else."""
 
+_libc = ctypes.CDLL(None)
+_NOWHERE = bytes(16)
+"""A sockaddr whose family is AF_UNSPEC."""
 _QUESTION = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _IP_PKTINFO = 8  # socket.IP_PKTINFO exists from Python 3.12 only
 
@@ -102,21 +106,27 @@ def sockaddr(address: bytes, port: int) -> SockAddr:
     return (text(address), port)
 
 
-def open_question_socket(host: str, port: int) -> Socket:
-    """Return a fresh UDP socket, connected, on a random port; OSError if it cannot be.
+def question_socket(*, is_ipv6: bool) -> Socket:
+    """Return a fresh UDP socket without a port; OSError if there is none to be had.
 
-    The kernel takes a random free port at ``connect`` (measured: uniform over the local range),
-    and hands over datagrams of that server's address and port only (RFC 5452, 9.2).
+    The kernel draws a random free port at each ``connect`` after ``disconnect`` (measured: uniform over the
+    local range, the one says nothing of the next), and hands over datagrams of the server's address
+    and port only (RFC 5452, 9.2).
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, _QUESTION)
-    try:
-        if "%" in host:
-            bare, _, zone = host.partition("%")
-            sock.connect((bare, port, 0, socket.if_nametoindex(zone)))
-        else:
-            sock.connect((host, port))
-    except OSError:
-        sock.close()
-        raise
-    return sock
+    return socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, _QUESTION)
+
+
+def question_address(host: str, port: int) -> SockAddr:
+    """Return where to connect a question's socket to; OSError if its zone is no interface."""
+    if "%" not in host:
+        return (host, port)
+    bare, _, zone = host.partition("%")
+    return (bare, port, 0, socket.if_nametoindex(zone))
+
+
+def disconnect(descriptor: int) -> bool:
+    """Take a UDP socket's port and peer away: it gets nothing until it is connected anew. False: it failed.
+
+    ``socket.connect`` has no way to say AF_UNSPEC (connect(2)), so libc is called.
+    """
+    return _libc.connect(descriptor, _NOWHERE, len(_NOWHERE)) == 0

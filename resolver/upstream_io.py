@@ -1,25 +1,20 @@
 """Moves bytes between ``resolver.upstreams`` and the upstream servers.
 
-Owns the sockets of open questions (one fresh UDP socket each) and the streams. Holds no rule of
-forwarding. Invariant: a socket lives no longer than its attempt.
+Owns the streams, and who has which socket. Holds no rule of forwarding. Invariant: what ends is closed at
+once, and with this turn's end the alarm knows the next deadline.
 """
 
 from __future__ import annotations
 
 import os
-import select
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from twisted.internet.interfaces import IReadDescriptor
-from twisted.python.failure import Failure
-from zope.interface import implementer
-
 from policy.runtime.clock import MonotonicReactor
 from policy.runtime.kinds import Upstream
-from resolver import transport
 from resolver.alarm import Alarm
 from resolver.effects import AskUpstream
+from resolver.question_sockets import MAX_DATAGRAM_BYTES, QuestionSockets
 from resolver.upstream_streams import UpstreamStream
 from resolver.upstreams import Answered, Attempt, Cancel, Forwarding, Send, Step
 
@@ -27,10 +22,6 @@ if TYPE_CHECKING:
     from twisted.internet import ssl
 
 
-MAX_DATAGRAM_BYTES = 4096
-"""Well over what our OPT asks for; a datagram that fills it counts as truncated."""
-ANSWERS_PER_TURN = 64
-"""Then the other descriptors get their turn."""
 _POOL_BYTES = 4096
 
 
@@ -50,71 +41,6 @@ class KernelBits:
         return int.from_bytes(self._pool[self._at - size : self._at], "big") >> (8 * size - k)
 
 
-@implementer(IReadDescriptor)
-class _QuestionSockets:
-    """The sockets of all attempts in one epoll set, which is one reader of the reactor's.
-
-    Entering the reactor and leaving it costs more than a whole socket does: here, closing is leaving.
-    """
-
-    def __init__(self, received: Callable[[Attempt, bytes], None], failed: Callable[[Attempt], None]) -> None:
-        self._received = received
-        self._failed = failed
-        self._epoll = select.epoll()
-        self._open: dict[int, tuple[Attempt, transport.Socket]] = {}
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def send(self, attempt: Attempt) -> None:
-        """Send the attempt's wire from a fresh socket; OSError if there is none to be had."""
-        upstream = attempt.upstream
-        sock = transport.open_question_socket(upstream.address, upstream.port)
-        attempt.descriptor = descriptor = sock.fileno()
-        self._open[descriptor] = attempt, sock
-        self._epoll.register(descriptor, select.EPOLLIN)
-        sock.send(attempt.wire)
-
-    def close(self, attempt: Attempt) -> None:
-        """Close the attempt's socket, if it has one."""
-        found = self._open.pop(attempt.descriptor, None)
-        if found is not None:
-            attempt.descriptor = -1
-            found[1].close()
-
-    def close_all(self) -> None:
-        """Close every socket."""
-        for attempt, _ in list(self._open.values()):
-            self.close(attempt)
-
-    def fileno(self) -> int:
-        """Twisted: the descriptor to watch."""
-        return self._epoll.fileno()
-
-    def doRead(self) -> None:
-        """Twisted: datagrams came, or ICMP errors for what was sent."""
-        for descriptor, _ in self._epoll.poll(0, ANSWERS_PER_TURN):
-            found = self._open.get(descriptor)
-            if found is None:
-                continue  # closed by what came before it in this turn
-            attempt, sock = found
-            try:
-                wire = sock.recv(MAX_DATAGRAM_BYTES)
-            except BlockingIOError:
-                continue
-            except OSError:
-                self._failed(attempt)
-                continue
-            self._received(attempt, wire)
-
-    def connectionLost(self, _reason: Failure) -> None:
-        """Twisted: the reactor gives the set up; what is open fails by its deadline."""
-
-    def logPrefix(self) -> str:
-        """Twisted: how this reader calls itself."""
-        return "upstream"
-
-
 class UpstreamIO:
     """Asks upstream servers; tells ``answered(id, wire, now)`` or ``failed(id, ede, now)``, once each."""
 
@@ -131,10 +57,11 @@ class UpstreamIO:
         self._answered = answered
         self._failed = failed
         self._trust_root = trust_root
-        self._sockets = _QuestionSockets(self.datagram_received, self.socket_failed)
+        self._sockets = QuestionSockets(self.datagram_received, self.socket_failed)
         reactor.addReader(self._sockets)
         self._streams: dict[Upstream, UpstreamStream] = {}
         self._alarm = Alarm(reactor, forwarding.next_deadline, self._deadline_passed)
+        reactor.turn_ends.append(self._alarm.arm)
 
     def ask(self, ask: AskUpstream, now: float) -> None:
         """Begin a question."""
@@ -149,6 +76,8 @@ class UpstreamIO:
 
     def stop(self) -> None:
         """Close everything; no question that is open now is ever answered."""
+        if self._alarm.arm in self._reactor.turn_ends:
+            self._reactor.turn_ends.remove(self._alarm.arm)
         self._alarm.stop()
         self._reactor.removeReader(self._sockets)
         self._sockets.close_all()
@@ -183,7 +112,6 @@ class UpstreamIO:
                 self._answered(step.id, step.wire, now)
             else:
                 self._failed(step.id, step.ede, now)
-        self._alarm.arm()
 
     def _send_datagram(self, attempt: Attempt, now: float) -> None:
         try:

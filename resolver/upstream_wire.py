@@ -14,7 +14,7 @@ UDP_PAYLOAD_BYTES = 1232
 """What our OPT says we take by UDP: no fragment can carry part of an answer (DNS flag day 2020)."""
 
 _LETTERS = bytes(0x20 if 0x61 <= octet <= 0x7A else 0 for octet in range(256))
-_HEADER = struct.Struct("!HHHHHH")
+_FLAGS_AND_COUNTS = struct.pack("!HHHHH", 0x0100, 1, 0, 0, 1)
 _OPT = b"\0" + struct.pack("!HHIH", 41, UDP_PAYLOAD_BYTES, 0, 0)
 _OPT_DO = b"\0" + struct.pack("!HHIH", 41, UDP_PAYLOAD_BYTES, 0x8000, 0)
 
@@ -32,15 +32,17 @@ def question_section(name: bytes, qtype: int, random: Randomness) -> bytes:
     ``name`` is in wire form and lower-case; a label's length octet is at most 63 and so is never
     taken for a letter.
     """
+    size = len(name)
     letters = int.from_bytes(name.translate(_LETTERS), "big")
-    upper = letters & random.getrandbits(8 * len(name))
+    upper = letters & random.getrandbits(8 * size)
     cased = int.from_bytes(name, "big") ^ upper
-    return cased.to_bytes(len(name), "big") + struct.pack("!HH", qtype, 1)
+    return (cased << 32 | qtype << 16 | 1).to_bytes(size + 4, "big")
 
 
 def query(message_id: int, question: bytes, *, dnssec: bool) -> bytes:
     """Return the message that asks ``question``; ``dnssec`` sets the DO bit (RFC 3225)."""
-    return _HEADER.pack(message_id, 0x0100, 1, 0, 0, 1) + question + (_OPT_DO if dnssec else _OPT)
+    opt = _OPT_DO if dnssec else _OPT
+    return b"".join((message_id.to_bytes(2, "big"), _FLAGS_AND_COUNTS, question, opt))
 
 
 def message_id(wire: bytes) -> int | None:

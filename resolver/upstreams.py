@@ -25,6 +25,12 @@ STREAM_WAIT_S = 0.8
 """Patience with a stream: it may have to be connected, with TLS even."""
 UNREACHABLE, NETWORK_ERROR = 22, 23
 """Extended DNS errors (RFC 8914, 4.23 and 4.24): nobody answered; somebody could not be reached."""
+_NEVER = float("inf")
+_NO_GROUP: list[Health] = []
+_SLOTS_A_SECOND = 64
+"""The wheel's moments: all that is due within one of them shares an entry of its heap."""
+_LONGER = tuple(1.5**tries for tries in range(MAX_TRIES))
+"""How much longer than the first try the further ones are waited for."""
 _FAIL_OVER = frozenset({1, 2, 4, 5})
 """FORMERR, SERVFAIL, NOTIMP, REFUSED: another upstream may know better."""
 
@@ -32,11 +38,13 @@ _FAIL_OVER = frozenset({1, 2, 4, 5})
 class Attempt:
     """One try of a question at one upstream, by datagram or stream. Identity is its equality.
 
-    ``descriptor`` is its socket's, for whoever opened it; -1 while there is none.
+    ``descriptor`` is its socket's, for whoever opened it; -1 while there is none. ``due_at`` is the end
+    of the patience with it.
     """
 
     __slots__ = (
         "descriptor",
+        "due_at",
         "health",
         "id",
         "is_open",
@@ -57,6 +65,7 @@ class Attempt:
         self.wire = upstream_wire.query(message_id, self.question, dnssec=open_question.ask.do)
         self.stream = stream
         self.sent_at = 0.0
+        self.due_at = _NEVER
         self.descriptor = -1
         self.is_open = True
         self.is_probe = False
@@ -71,17 +80,40 @@ class Attempt:
 class OpenQuestion:
     """One question of the core until it is answered or failed."""
 
-    __slots__ = ("ask", "attempts", "candidates", "is_open", "is_silent", "question", "refusal", "unusable")
+    __slots__ = (
+        "ask",
+        "attempts",
+        "candidates",
+        "is_open",
+        "is_silent",
+        "question",
+        "refusal",
+        "slot",
+        "unusable",
+        "wake_at",
+    )
 
     def __init__(self, ask: AskUpstream, question: bytes, candidates: list[Health]) -> None:
         self.ask = ask
         self.question = question
         self.candidates = candidates
         self.attempts: list[Attempt] = []
-        self.unusable: set[Upstream] = set()
+        self.unusable: list[Upstream] = []
         self.refusal: bytes | None = None
+        self.wake_at = _NEVER
+        self.slot = -1
         self.is_open = True
         self.is_silent = False
+
+
+class _Slot:
+    """Questions that want something within the same moment of the wheel; ``at`` is the first one's."""
+
+    __slots__ = ("at", "questions")
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+        self.questions: list[OpenQuestion] = []
 
 
 class Send(NamedTuple):
@@ -122,8 +154,8 @@ class Forwarding:
         self._groups: dict[str, list[Health]] = {}
         self._questions: dict[int, OpenQuestion] = {}
         self._streamed: dict[tuple[Upstream, int], Attempt] = {}
-        self._due: list[tuple[float, int, OpenQuestion | Attempt]] = []
-        self._sequence = 0
+        self._slots: dict[int, _Slot] = {}
+        self._slot_numbers: list[int] = []
         self.use(groups)
 
     def use(self, groups: Mapping[str, Sequence[Upstream]]) -> None:
@@ -147,19 +179,20 @@ class Forwarding:
 
     def ask(self, ask: AskUpstream, now: float) -> list[Step]:
         """Begin a question; ``ask.name`` is in wire form, lower-case."""
-        candidates = by_health(self._groups.get(ask.group, []))
+        group = self._groups.get(ask.group, _NO_GROUP)
+        candidates = by_health(group)
         if not candidates or len(self._questions) >= MAX_QUESTIONS:
             return [Failed(ask.id, UNREACHABLE)]
         section = upstream_wire.question_section(ask.name, ask.qtype, self._random)
         question = OpenQuestion(ask, section, candidates)
         self._questions[ask.id] = question
-        self._wake(ask.deadline_at, question)
         steps: list[Step] = [self._try(question, candidates[0], now)]
-        for health in candidates[1:]:
-            if health.wants_probe(now):
-                probe = self._try(question, health, now)
-                probe.attempt.is_probe = True
-                steps.append(probe)
+        if candidates is not group:
+            for health in candidates[1:]:
+                if health.wants_probe(now):
+                    probe = self._try(question, health, now)
+                    probe.attempt.is_probe = True
+                    steps.append(probe)
         return steps
 
     def datagram_received(self, attempt: Attempt, wire: bytes, now: float) -> list[Step]:
@@ -206,25 +239,67 @@ class Forwarding:
 
     def next_deadline(self) -> float | None:
         """Return when ``deadline_passed`` wants to be called; what has ended meanwhile wants nothing."""
-        due = self._due
-        while due and not due[0][2].is_open:
-            heapq.heappop(due)
-        return due[0][0] if due else None
+        while self._slot_numbers:
+            number = self._slot_numbers[0]
+            slot = self._slots[number]
+            waiting = slot.questions
+            while waiting and not (waiting[-1].is_open and waiting[-1].slot == number):
+                waiting.pop()
+            if waiting:
+                return slot.at
+            self._drop_slot()
+        return None
 
     def deadline_passed(self, now: float) -> list[Step]:
         """Ask further upstreams about what was not answered in time; end what is over."""
         steps: list[Step] = []
-        while self._due and self._due[0][0] <= now:
-            due = heapq.heappop(self._due)[2]
-            if isinstance(due, Attempt):
-                steps += self._waited(due, now)
-            elif due.is_open:
-                steps += self._end(due, None)
+        while self._slot_numbers:
+            number = self._slot_numbers[0]
+            slot = self._slots[number]
+            if slot.at > now:
+                break
+            self._drop_slot()
+            for question in slot.questions:
+                if question.is_open and question.slot == number:
+                    question.slot = -1
+                    self._look(question, now, steps)
         return steps
 
-    def _wake(self, at: float, what: OpenQuestion | Attempt) -> None:
-        self._sequence += 1
-        heapq.heappush(self._due, (at, self._sequence, what))
+    def _look(self, question: OpenQuestion, now: float, steps: list[Step]) -> None:
+        """Its moment on the wheel has come: see what is over, and when the next thing will be."""
+        if question.ask.deadline_at <= now:
+            steps += self._end(question, None)
+            return
+        for attempt in list(question.attempts):
+            if attempt.due_at <= now:
+                attempt.due_at = _NEVER
+                steps += self._waited(attempt, now)
+        if question.is_open:
+            at = question.ask.deadline_at
+            for attempt in question.attempts:
+                if attempt.is_open:
+                    at = min(at, attempt.due_at)
+            question.wake_at = _NEVER
+            self._wake(question, at)
+
+    def _wake(self, question: OpenQuestion, at: float) -> None:
+        """Look at the question at this instant, unless that is to be sooner anyway."""
+        if at >= question.wake_at:
+            return
+        question.wake_at = at
+        number = int(at * _SLOTS_A_SECOND)
+        slot = self._slots.get(number)
+        if slot is None:
+            slot = self._slots[number] = _Slot(at)
+            heapq.heappush(self._slot_numbers, number)
+        elif at < slot.at:
+            slot.at = at
+        if question.slot != number:
+            question.slot = number
+            slot.questions.append(question)
+
+    def _drop_slot(self) -> None:
+        del self._slots[heapq.heappop(self._slot_numbers)]
 
     def _try(self, question: OpenQuestion, health: Health, now: float, *, stream: bool = False) -> Send:
         stream = stream or health.upstream.tls
@@ -236,8 +311,10 @@ class Forwarding:
         if stream:
             self._streamed[health.upstream, message_id] = attempt
         question.attempts.append(attempt)
-        wait_s = STREAM_WAIT_S if stream else health.wait_s() * 1.5 ** (len(question.attempts) - 1)
-        self._wake(now + wait_s, attempt)
+        tries = min(len(question.attempts), MAX_TRIES)
+        wait_s = STREAM_WAIT_S if stream else health.wait_s() * _LONGER[tries - 1]
+        attempt.due_at = now + wait_s
+        self._wake(question, min(attempt.due_at, question.ask.deadline_at))
         return Send(attempt)
 
     def _close(self, attempt: Attempt) -> None:
@@ -267,7 +344,7 @@ class Forwarding:
     def _give_up(self, attempt: Attempt, now: float) -> list[Step]:
         self._close(attempt)
         question = attempt.open_question
-        question.unusable.add(attempt.upstream)
+        question.unusable.append(attempt.upstream)
         steps: list[Step] = [Cancel(attempt)]
         if not attempt.is_probe:
             steps += self._next(question, now)

@@ -49,8 +49,22 @@ class MonotonicReactor(EPollReactor):
     def doIteration(self, delay: float | None) -> None:  # noqa: N802 - Twisted's name
         """Twisted: the timers of this turn have run; wait for descriptors, and serve them."""
         self._end_turn()
+        if delay != 0:  # the turn's end may have set a nearer timer
+            at_most = self.timeout()
+            delay = at_most if delay is None else delay if at_most is None else min(delay, at_most)
         self.doPoll(delay)
         self._end_turn()
+
+    def doPoll(self, timeout: float | None) -> None:  # noqa: N802 - Twisted's name
+        """Twisted's own, without a logging context for each event: that costs as much as the read itself."""
+        try:
+            ready = self._poller.poll(-1 if timeout is None else timeout, len(self._selectables))
+        except InterruptedError:
+            return
+        for descriptor, event in ready:
+            selectable = self._selectables.get(descriptor)
+            if selectable is not None:  # removed by what came before it in this turn
+                self._doReadOrWrite(selectable, descriptor, event)
 
     def _end_turn(self) -> None:
         for end in self.turn_ends:

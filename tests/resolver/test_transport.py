@@ -57,11 +57,14 @@ def test_question_sockets_take_unpredictable_ports():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         ports = []
+        sock = transport.question_socket(is_ipv6=False)
+        assert not sock.getblocking()
         for _ in range(200):
-            sock = transport.open_question_socket(*server.getsockname())
+            sock.connect(transport.question_address(*server.getsockname()))
             ports.append(sock.getsockname()[1])
-            assert not sock.getblocking()
-            sock.close()
+            assert transport.disconnect(sock.fileno())
+            assert sock.getsockname()[1] == 0
+        sock.close()
     assert len(set(ports)) > 180
     assert sum(abs(one - other) < 16 for one, other in itertools.pairwise(ports)) < 10
 
@@ -73,7 +76,8 @@ def test_a_question_socket_hears_its_server_only():
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger,
     ):
         server.bind(("127.0.0.1", 0))
-        question = transport.open_question_socket(*server.getsockname())
+        question = transport.question_socket(is_ipv6=False)
+        question.connect(transport.question_address(*server.getsockname()))
         stranger.sendto(b"forged", question.getsockname())
         server.sendto(b"true", question.getsockname())
         assert _datagram(question)[0] == b"true"
