@@ -10,6 +10,9 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
+import struct
+from array import array
+from collections.abc import Collection
 from typing import NamedTuple
 
 Control = list[tuple[int, int, bytes]]
@@ -24,6 +27,14 @@ _libc = ctypes.CDLL(None)
 _NOWHERE = bytes(16)
 """A sockaddr whose family is AF_UNSPEC."""
 _QUESTION = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER, _SO_MEMINFO = 26, 27, 55
+_DROPS_AT = 8 * 4
+"""Of the numbers that SO_MEMINFO gives (linux/sock_diag.h), the datagrams that the kernel dropped."""
+_INSTRUCTION = struct.Struct("=HBBI")
+_LOAD, _UNLESS_EQUAL, _RETURN = 0x20, 0x15, 0x06
+_NETWORK_HEADER = 0xFFF00000
+"""SKF_NET_OFF: from here on, offsets count from the IP header."""
+_ALL = 0xFFFFFFFF
 _IP_PKTINFO = 8  # socket.IP_PKTINFO exists from Python 3.12 only
 
 
@@ -89,6 +100,46 @@ def reply_from(address: bytes) -> Control:
     return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, address + bytes(4))]
 
 
+def mute(sock: Socket, sources: Collection[bytes]) -> None:
+    """Have the kernel drop what these addresses send to the socket, and nothing else; none: nobody.
+
+    The last word holds, also after its process has gone; OSError if the kernel does not take it.
+    """
+    size = 16 if sock.family == socket.AF_INET6 else 4
+    program = _dropping([source for source in sources if len(source) == size], size)
+    if program is None:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+        except FileNotFoundError:
+            return  # there was none
+        return
+    code = array("B", program)
+    address, _ = code.buffer_info()
+    described = struct.pack("@HP", len(program) // _INSTRUCTION.size, address)
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
+
+
+def _dropping(sources: list[bytes], size: int) -> bytes | None:
+    """Return a classic BPF program that knows an IP header with one of these sources (RFC 791, RFC 8200)."""
+    if not sources:
+        return None
+    first = _NETWORK_HEADER + (12 if size == 4 else 8)
+    program = bytearray()
+    for source in sources:
+        for at in range(size - 4, -4, -4):  # the last word first: addresses of one node differ there
+            word = int.from_bytes(source[at : at + 4], "big")
+            program += _INSTRUCTION.pack(_LOAD, 0, 0, first + at)
+            program += _INSTRUCTION.pack(_UNLESS_EQUAL, 0, at // 2 + 1, word)
+        program += _INSTRUCTION.pack(_RETURN, 0, 0, 0)
+    return bytes(program + _INSTRUCTION.pack(_RETURN, 0, 0, _ALL))
+
+
+def drops(sock: Socket) -> int:
+    """Return how many datagrams the kernel has dropped of what came to the socket, since it was opened."""
+    told = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _DROPS_AT + 4)
+    return int(struct.unpack_from("=I", told, _DROPS_AT)[0]) if len(told) > _DROPS_AT else 0
+
+
 def packed(address: str) -> bytes:
     """Return 4 or 16 octets; a zone (``%eth0``) is left out."""
     if ":" in address:
@@ -129,4 +180,4 @@ def disconnect(descriptor: int) -> bool:
 
     ``socket.connect`` has no way to say AF_UNSPEC (connect(2)), so libc is called.
     """
-    return _libc.connect(descriptor, _NOWHERE, len(_NOWHERE)) == 0
+    return bool(_libc.connect(descriptor, _NOWHERE, len(_NOWHERE)) == 0)

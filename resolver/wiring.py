@@ -1,8 +1,8 @@
 """One node's resolver, wired: the core, and around it sockets, upstreams, link and time.
 
-Owns the way of each effect to its adapter and of each event to the core. Decides nothing. Invariant:
-after every event the core's effects are carried out at once, in order, and the alarm knows the
-next deadline.
+Owns the way of each effect to its adapter and of each event to the core. Decides nothing. Invariants:
+after every event the core's effects are carried out at once, in order; before the loop sleeps the alarm
+knows the next deadline.
 """
 
 from __future__ import annotations
@@ -109,12 +109,13 @@ class Resolver:
         )
         self._link = Link(reactor, f"{settings.runtime_dir}/authority.sock", version, self)
         self._alarm = Alarm(reactor, self._core.next_deadline, self._deadline_passed)
+        reactor.turn_ends.append(self._alarm.arm)
         self._ticks: dict[str, IDelayedCall] = {}
         self._warn_without_upstreams(groups["outside"])
 
     def start(self) -> None:
         """Connect to the authority; its sockets are read as soon as they come."""
-        self._do(self._core.authority_lost(self._reactor.seconds()))
+        self._lose_authority()
         self._link.start()
         self._every("flush", FLUSH_S, self._flush)
         self._every("report", REPORT_S, self._report)
@@ -126,7 +127,8 @@ class Resolver:
         self._warn_without_upstreams(groups["outside"])
         self._upstreams.use(groups)
         self._streams.max_per_client = settings.limits.tcp_connections_per_pod
-        self._do(self._core.settings_changed(core_settings(settings), self._reactor.seconds()))
+        now = self._reactor.seconds()
+        self._do(self._core.settings_changed(core_settings(settings), now), now)
 
     def why_not_ready(self) -> str:
         """Say what is missing to answer pods' lookups; "" for nothing."""
@@ -151,6 +153,7 @@ class Resolver:
             self._report()
             for tick in self._ticks.values():
                 tick.cancel()
+            self._reactor.turn_ends.remove(self._alarm.arm)
             self._alarm.stop()
             self._link.stop()
             self._upstreams.stop()
@@ -166,18 +169,21 @@ class Resolver:
         """The enforcer is there: read its sockets, ask again for what waits."""
         self._doors.adopt(hello.sockets, descriptors)
         self._log.tell("authority.back", version=hello.version, sockets=self._doors.names)
-        self._do(self._core.authority_back(self._reactor.seconds()))
+        now = self._reactor.seconds()
+        self._do(self._core.authority_back(now), now)
 
     def world_published(self, world: World) -> None:
         """Decide by this world from now on."""
         self._has_world = True
         snapshot = compile_snapshot(world, self._memory)
         self._log.tell("snapshot.loaded", generation=world.generation, problems=snapshot.problems)
-        self._do(self._core.snapshot_published(snapshot, self._reactor.seconds()))
+        now = self._reactor.seconds()
+        self._do(self._core.snapshot_published(snapshot, now), now)
 
     def grants_answered(self, answer: GrantAnswered) -> None:
         """Hand the outcomes to whoever waits for them."""
-        self._do(self._core.grants_answered(answer, self._reactor.seconds()))
+        now = self._reactor.seconds()
+        self._do(self._core.grants_answered(answer, now), now)
 
     def pods_enforced(self, uids: tuple[str, ...]) -> None:
         """Know which pods policy is enforced on, for those that ask."""
@@ -192,34 +198,37 @@ class Resolver:
     def link_lost(self, reason: str) -> None:
         """The enforcer is away: the sockets stay, what needs a grant waits, nothing is answered unheld."""
         self._log.tell("authority.lost", "warning", reason=reason)
-        self._do(self._core.authority_lost(self._reactor.seconds()))
+        self._lose_authority()
+
+    def _lose_authority(self) -> None:
+        now = self._reactor.seconds()
+        self._do(self._core.authority_lost(now), now)
 
     def _received(self, wire: bytes, client: Client, now: float) -> None:
-        self._do(self._core.query_received(wire, client, now))
+        self._do(self._core.query_received(wire, client, now), now)
 
     def _upstream_answered(self, number: int, wire: bytes, now: float) -> None:
-        self._do(self._core.upstream_answered(number, wire, now))
+        self._do(self._core.upstream_answered(number, wire, now), now)
 
     def _upstream_failed(self, number: int, ede: int, now: float) -> None:
-        self._do(self._core.upstream_failed(number, ede, now))
+        self._do(self._core.upstream_failed(number, ede, now), now)
 
     def _closed(self, via: int, now: float) -> None:
         self._core.connection_closed(via, now)
 
     def _deadline_passed(self, now: float) -> None:
-        self._do(self._core.deadline_passed(now))
+        self._do(self._core.deadline_passed(now), now)
 
-    def _do(self, effects: list[Effect]) -> None:
+    def _do(self, effects: list[Effect], now: float) -> None:
         for effect in effects:
             if isinstance(effect, Reply):
                 self._doors.reply(effect.wire, effect.client)
             elif isinstance(effect, AskUpstream):
-                self._upstreams.ask(effect, self._reactor.seconds())
+                self._upstreams.ask(effect, now)
             elif isinstance(effect, AskGrants):
                 self._link.send(effect.request)
             else:
-                self._recording.add(effect.record, self._reactor.seconds())
-        self._alarm.arm()
+                self._recording.add(effect.record, now)
 
     def _every(self, name: str, period_s: float, act: Callable[[], None]) -> None:
         def tick() -> None:
