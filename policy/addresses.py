@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from policy import intervals, special_purpose
@@ -78,6 +78,16 @@ def cidr_set(cidr: str) -> AddressSet:
     network = ipaddress.ip_network(cidr, strict=False)
     span = ((int(network.network_address), int(network.broadcast_address)),)
     return AddressSet(v4=span) if network.version == 4 else AddressSet(v6=span)
+
+
+@lru_cache(maxsize=1024)
+def is_cidr(text: str) -> bool:
+    """Say whether ``cidr_set`` can read a text."""
+    try:
+        cidr_set(text)
+    except ValueError:
+        return False
+    return True
 
 
 def union_of(cidrs: Iterable[str]) -> AddressSet:

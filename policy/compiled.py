@@ -11,8 +11,8 @@ from enum import Enum
 from typing import NamedTuple
 
 from policy import ports
-from policy.addresses import AddressSet
-from policy.patterns import Pattern, PatternError, parse_pattern
+from policy.addresses import AddressSet, is_cidr
+from policy.patterns import Pattern, PatternError, is_plain, parse_pattern
 from policy.ports import PortSet
 from policy.rules import Destination, Policy, Rule
 
@@ -91,6 +91,19 @@ def parse_all(texts: Iterable[str], place: str, problems: list[str]) -> tuple[Pa
         except PatternError as error:
             problems.append(f"{place}: {error.message}")
     return tuple(found)
+
+
+def is_clear(policy: Policy) -> bool:
+    """Say whether compiling the policy has nothing to report; if not, it may have."""
+    return all(_is_clear(rule) for rule in policy.rules)
+
+
+def _is_clear(rule: Rule) -> bool:
+    if rule.web_groups is not None and (
+        (rule.action == "permit" and rule.ports is None) or not all(map(is_plain, rule.web_groups))
+    ):
+        return False
+    return all(to.kind != "cidr" or is_cidr(to.cidr) for to in rule.destinations)
 
 
 def compile_policy(

@@ -16,6 +16,7 @@ import idna
 from policy.names import MAX_LABEL_OCTETS, MAX_NAME_CHARACTERS, is_permittable, public_suffix
 
 _SIMPLE = re.compile(r"(?:\*\.)?[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+_PLAIN = re.compile(r"(?:\*\.)?(?:[a-z0-9_-]{1,63}\.)*(?!(?:[0-9]+|0x[0-9a-f]*)\Z)[a-z0-9_-]{1,63}")
 _LABEL = re.compile(r"[a-z0-9_*-]+")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
@@ -94,12 +95,21 @@ def label_matches(wanted: str, label: str) -> bool:
     return True
 
 
-@lru_cache(maxsize=65536)
+def is_plain(text: str) -> bool:
+    """Say whether a text is a pattern, in its canonical form, of the kind that nearly all have."""
+    return len(text) <= MAX_NAME_CHARACTERS and _PLAIN.fullmatch(text) is not None
+
+
+@lru_cache(maxsize=4096)
 def parse_pattern(text: str) -> Pattern:
     """Parse one pattern: trimmed, case-blind, one trailing dot optional, IDNA 2008 (UTS 46).
 
     Raises ``PatternError`` for everything that policy.md refuses.
     """
+    return Pattern(text) if is_plain(text) else _parsed(text)
+
+
+def _parsed(text: str) -> Pattern:
     pattern = text.strip().lower()
     if not pattern.isascii():
         pattern = _to_ascii(pattern)

@@ -8,7 +8,6 @@ one evaluation for each set of rules that ever matched together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from functools import cached_property
 from typing import NamedTuple
 
@@ -48,10 +47,18 @@ class Profile:
     """One list of rules: the ceiling's for these pods, then the policies', sorted, in their order."""
 
     def __init__(
-        self, rules: Sequence[CompiledRule], spared_zone: str | None, private_zones: tuple[str, ...]
+        self,
+        rules: Sequence[CompiledRule],
+        spared_zone: str | None,
+        private_zones: tuple[str, ...],
+        owners: tuple[object, ...] = (),
     ) -> None:
-        """``spared_zone``: the cluster's domain where ``*`` does not match it, else None."""
+        """``spared_zone``: the cluster's domain where ``*`` does not match it, else None.
+
+        ``owners`` are what stands for the policies that ``CompiledRule.group`` counts.
+        """
         self.rules = tuple(rules)
+        self.owners = owners
         self._private_zones = private_zones
         self._set_of, sets = _interned([rule.addresses for rule in rules])
         self.regions = regions_of(tuple(sets))
@@ -67,12 +74,6 @@ class Profile:
         }
         self._names = _NameIndex(rules, spared_zone)
         self._memo: dict[tuple[Matched, bool], Outcome] = {}
-
-    def renumbered(self, rules: Sequence[CompiledRule]) -> Profile:
-        """Return the same profile where policies have other numbers, in the same order."""
-        found = copy(self)
-        found.rules = tuple(rules)
-        return found
 
     @property
     def restricted(self) -> bool:

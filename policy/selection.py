@@ -7,11 +7,11 @@ Never looks at what the rules do. Invariant: a rule applies to pods of its own n
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 from policy.pods import Labels, Pod, Service, labels_match
-from policy.rules import Policy
+from policy.rules import Policy, Selector
 
 Owner = TypeVar("Owner")
 
@@ -19,7 +19,7 @@ Owner = TypeVar("Owner")
 class Roster:
     """The pods and Services of one world."""
 
-    __slots__ = ("_behind", "_by_namespace", "_services", "pods", "services")
+    __slots__ = ("_behind", "_by_label", "_by_namespace", "_services", "pods", "services")
 
     def __init__(self, pods: Sequence[Pod], services: Sequence[Service]) -> None:
         self.pods = pods
@@ -29,6 +29,7 @@ class Roster:
         for pod in pods:
             self._by_namespace[pod.namespace].append(pod)
         self._behind: dict[tuple[str, str], list[Pod]] = {}
+        self._by_label: dict[str, dict[tuple[str, str], list[Pod]]] = {}
 
     def has_service(self, namespace: str, name: str) -> bool:
         """Say whether the Service exists."""
@@ -55,6 +56,21 @@ class Roster:
             ]
         return found
 
+    def pods_perhaps(self, namespace: str, selector: Selector) -> Sequence[Pod]:
+        """Return pods of a namespace among which are all that a selector picks."""
+        if selector.match_labels:
+            return self._labelled(namespace).get(min(selector.match_labels.items()), ())
+        return self._by_namespace.get(namespace, ())
+
+    def _labelled(self, namespace: str) -> dict[tuple[str, str], list[Pod]]:
+        found = self._by_label.get(namespace)
+        if found is None:
+            found = self._by_label[namespace] = {}
+            for pod in self._by_namespace.get(namespace, ()):
+                for label in pod.labels.items():
+                    found.setdefault(label, []).append(pod)
+        return found
+
 
 def is_behind(service: Service, pod: Pod) -> bool:
     """Say whether a pod is behind a Service. An empty selector selects nothing, as in Kubernetes."""
@@ -65,9 +81,8 @@ def is_behind(service: Service, pod: Pod) -> bool:
     return not set(service.addresses).isdisjoint(pod.addresses)
 
 
-class _Labelled(NamedTuple, Generic[Owner]):
-    labels: Labels
-    rule: tuple[Owner, int]
+Ruled = tuple[Owner, int]
+"""A rule: what stands for its policy, and its position there."""
 
 
 class RuleIndex(Generic[Owner]):
@@ -79,9 +94,9 @@ class RuleIndex(Generic[Owner]):
     __slots__ = ("_all", "_by_label", "_by_pod")
 
     def __init__(self) -> None:
-        self._all: defaultdict[str, list[tuple[Owner, int]]] = defaultdict(list)
-        self._by_label: defaultdict[tuple[str, str, str], list[_Labelled[Owner]]] = defaultdict(list)
-        self._by_pod: defaultdict[tuple[str, str], list[tuple[Owner, int]]] = defaultdict(list)
+        self._all: defaultdict[str, dict[Ruled[Owner], None]] = defaultdict(dict)
+        self._by_label: defaultdict[tuple[str, str, str], dict[Ruled[Owner], Labels]] = defaultdict(dict)
+        self._by_pod: defaultdict[tuple[str, str], dict[Ruled[Owner], None]] = defaultdict(dict)
 
     def add(self, owner: Owner, policy: Policy, roster: Roster) -> frozenset[int]:
         """Add a policy's rules. Returns those whose Service does not exist: they are not understood."""
@@ -90,36 +105,49 @@ class RuleIndex(Generic[Owner]):
         for position, rule in enumerate(policy.rules):
             labels, service = rule.selector.match_labels, rule.selector.service
             if labels:
-                place = (namespace, *min(labels.items()))
-                self._by_label[place].append(_Labelled(labels, (owner, position)))
+                self._by_label[namespace, *min(labels.items())][owner, position] = labels
             elif not service:
-                self._all[namespace].append((owner, position))
+                self._all[namespace][owner, position] = None
             elif roster.has_service(namespace, service):
                 for pod in roster.pods_behind(namespace, service):
-                    self._by_pod[namespace, pod.name].append((owner, position))
+                    self._by_pod[namespace, pod.name][owner, position] = None
             else:
                 missing.add(position)
-                self._all[namespace].append((owner, position))
+                self._all[namespace][owner, position] = None
         return frozenset(missing)
 
-    def remove(self, owner: Owner, policy: Policy) -> None:
-        """Take a policy's rules away again; one that names no Service."""
+    def remove(self, owner: Owner, policy: Policy, roster: Roster) -> None:
+        """Take a policy's rules away again; the roster is the one they were added with."""
+        namespace = policy.namespace
         for position, rule in enumerate(policy.rules):
-            labels = rule.selector.match_labels
+            labels, service = rule.selector.match_labels, rule.selector.service
             if labels:
-                place = (policy.namespace, *min(labels.items()))
-                self._by_label[place].remove(_Labelled(labels, (owner, position)))
-                if not self._by_label[place]:
-                    del self._by_label[place]
+                place = (namespace, *min(labels.items()))
+                _take(self._by_label, place, (owner, position))
+            elif service and roster.has_service(namespace, service):
+                for pod in roster.pods_behind(namespace, service):
+                    _take(self._by_pod, (namespace, pod.name), (owner, position))
             else:
-                self._all[policy.namespace].remove((owner, position))
+                _take(self._all, namespace, (owner, position))
 
-    def rules_of(self, pod: Pod) -> list[tuple[Owner, int]]:
+    def rules_of(self, pod: Pod) -> list[Ruled[Owner]]:
         """Return the rules that apply to the pod, in no order."""
         found = list(self._all.get(pod.namespace, ()))
         for key, value in pod.labels.items():
-            for labels, rule in self._by_label.get((pod.namespace, key, value), ()):
+            for rule, labels in self._by_label.get((pod.namespace, key, value), _NONE).items():
                 if labels_match(labels, pod.labels):
                     found.append(rule)
         found += self._by_pod.get((pod.namespace, pod.name), ())
         return found
+
+
+_NONE: Mapping[Any, Any] = {}
+_Place = TypeVar("_Place")
+
+
+def _take(index: dict[_Place, dict[Ruled[Owner], Any]], place: _Place, rule: Ruled[Owner]) -> None:
+    """Take a rule out of an index, and its place if nothing is left there."""
+    there = index[place]
+    there.pop(rule, None)
+    if not there:
+        del index[place]

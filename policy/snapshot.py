@@ -8,20 +8,23 @@ the same decisions; an address that two pods claim belongs to neither.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import msgspec
 
 from policy import sentences
 from policy.access import NameAccess, PodState, identity
-from policy.addresses import from_packed, to_packed, union_of
+from policy.addresses import from_packed, union_of
 from policy.boxes import MAX_BOXES, static_boxes
-from policy.compilation import NOBODY, Compilation, Memory
+from policy.compilation import NOBODY, Memory
 from policy.compiled import CompiledRule
 from policy.decision import Decision, StaticBox, Watched
 from policy.evaluation import ClassOutcome
+from policy.known import Known
 from policy.names import canonical_zone, is_under
 from policy.pods import Pod
 from policy.profile import Profile
+from policy.rules import Policy
 from policy.world import World
 
 _MDNS_PORT = 5353
@@ -35,25 +38,23 @@ class Snapshot:
         "_domain",
         "_exempt",
         "_guard",
+        "_hash",
+        "_numbered",
+        "_order",
+        "_places",
         "_pods",
         "_pods_at",
         "_states",
         "generation",
-        "policies",
-        "policy_hash",
         "problems",
         "world",
     )
 
     def __init__(self, world: World, memory: Memory) -> None:
-        problems: list[str] = []
-        memory.begin(world)
-        policies = memory.ordered(world.policies)
+        compiled = memory.compile(world)
         self.world = world
-        self.policies = tuple(policy for _, policy in policies)
         self.generation = world.generation
-        self.policy_hash = _policy_hash(world, [encoded for encoded, _ in policies])
-        self._guard = memory.guard
+        self._guard = compiled.guard
         self._exempt = world.cluster_traffic == "exempt"
         self._domain = canonical_zone(world.cluster_domain)
         self._cluster = (
@@ -61,20 +62,26 @@ class Snapshot:
             .difference(self._guard.metadata)
             .difference(union_of(world.dns_addresses))
         )
-        compilation = Compilation(world, policies, memory, problems)
-        self._pods: dict[str, Pod] = {}
-        self._states: dict[str, PodState] = {}
-        for pod in world.pods:
-            self._pods[pod.key] = pod
-            known = self._states.get(identity(pod))
-            profile = compilation.profile_of(pod)
-            if known is not None:
-                problems.append(f"{known.pod.key} and {pod.key} have the same uid: neither may do anything")
-                profile = NOBODY
-            self._states[identity(pod)] = compilation.state_of(pod, profile)
-        compilation.finish(self._states)
-        self._pods_at = _by_address(world, problems)
-        self.problems: tuple[str, ...] = tuple(dict.fromkeys(problems))
+        self._order = compiled.order
+        self._pods = compiled.pods
+        self._states = compiled.states
+        self._pods_at = compiled.pods_at
+        self.problems = compiled.problems
+        self._places: dict[object, int] = {}
+        self._numbered: dict[int, tuple[CompiledRule, ...]] = {}
+        self._hash = ""
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """The policies, in the order that decides which of several is named."""
+        return tuple(known.policy for known in self._order)
+
+    @property
+    def policy_hash(self) -> str:
+        """What two snapshots have in common that say the same of every pod's policies."""
+        if not self._hash:
+            self._hash = _policy_hash(self.world, self._order)
+        return self._hash
 
     def pod_at(self, packed: bytes) -> Pod | None:
         """Return the pod that has the address (4 or 16 octets); None if none or several claim it."""
@@ -98,7 +105,18 @@ class Snapshot:
         ``CompiledRule.group`` is the policy's place in ``policies``.
         """
         state = self._states.get(identity(pod))
-        return state.profile.rules if state is not None and pod.governed else ()
+        if state is None or not pod.governed:
+            return ()
+        profile = state.profile
+        found = self._numbered.get(id(profile))
+        if found is None:
+            if not self._places:
+                self._places = {known: place for place, known in enumerate(self._order)}
+            places = [self._places[owner] for owner in profile.owners]
+            found = self._numbered[id(profile)] = tuple(
+                rule._replace(group=places[rule.group]) if rule.group >= 0 else rule for rule in profile.rules
+            )
+        return found
 
     def static_boxes(self, pod: Pod) -> tuple[StaticBox, ...]:
         """Return what is open to the pod without DNS; nothing for pods that are not governed."""
@@ -215,27 +233,7 @@ def _by_port(
     return Decision("deny", why.policy, why.rule, why.reason)
 
 
-def _by_address(world: World, problems: list[str]) -> dict[bytes, Pod]:
-    """Index the pods by address; those of the host's network have none of their own."""
-    found: dict[bytes, Pod] = {}
-    claimed: dict[bytes, list[Pod]] = {}
-    for pod in world.pods:
-        if pod.host_network:
-            continue
-        for address in pod.addresses:
-            packed = to_packed(address)
-            other = found.get(packed)
-            if other is not None and other is not pod:
-                claimed.setdefault(packed, [other]).append(pod)
-            found[packed] = pod
-    for packed, pods in claimed.items():
-        del found[packed]
-        claimants = ", ".join(pod.key for pod in pods)
-        problems.append(f"{from_packed(packed)} is claimed by several pods, so it is nobody's: {claimants}")
-    return found
-
-
-def _policy_hash(world: World, policies: list[bytes]) -> str:
+def _policy_hash(world: World, policies: Iterable[Known]) -> str:
     settings = (
         world.ceiling,
         world.cluster_cidrs,
@@ -246,6 +244,5 @@ def _policy_hash(world: World, policies: list[bytes]) -> str:
     digest = hashlib.blake2b(msgspec.json.encode(settings, order="deterministic"), digest_size=8)
     if world.break_glass:
         digest.update(msgspec.json.encode(world.break_glass, order="deterministic"))
-    for policy in policies:
-        digest.update(policy)
+    digest.update(b"".join(known.digest for known in policies))
     return digest.hexdigest()

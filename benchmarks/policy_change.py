@@ -1,0 +1,172 @@
+"""``python -m benchmarks.policy_change [POLICIES ...]``: what one edit costs, part by part, beside the total.
+
+In one process, without kernel and API server: an object read and assembled, the world compiled, sent to
+the resolver and compiled there. Each figure is the processor time of the median edit, in milliseconds.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from enforcer.sources.kubernetes.kinds import BY_KIND
+from enforcer.sources.kubernetes.store import Store, only_needed
+from enforcer.worlds import is_same, world_of
+from policy.authority import SnapshotPublished
+from policy.compilation import Memory
+from policy.manifest import EVERY_NAMESPACE, Loaded, assemble
+from policy.runtime.framing import encode, resolver_decoder
+from policy.runtime.settings import load_settings
+from policy.snapshot import Snapshot, compile_snapshot
+from policy.world import World
+
+EDITS, LOCAL_PODS, NAMES = 15, 110, 100
+NAMESPACE = "obot-mcp"
+API = "networking.aviatrix.com/v1alpha1"
+Json = dict[str, Any]
+
+
+def policy(number: int, *domains: str) -> Json:
+    """What Obot's provider writes for one server, with many names."""
+    selector = {"matchLabels": {"app": f"ms1-{number}"}}
+    to = [{"name": "internet"}]
+    names = [f"api{name}.s{number}.example.com" for name in range(NAMES - len(domains))]
+    return {
+        "apiVersion": API,
+        "kind": "FirewallPolicy",
+        "metadata": {"name": f"ms1-{number}", "namespace": NAMESPACE, "uid": f"p-{number}", "generation": 1},
+        "spec": {
+            "smartGroups": [{"name": "internet", "selectors": [{"cidr": "0.0.0.0/0"}]}],
+            "webGroups": [{"name": "approved", "domains": [*names, *domains]}],
+            "rules": [
+                {"name": "approved", "selector": selector, "action": "permit", "protocol": "tcp",
+                 "port": 443, "destinationSmartGroups": to, "webGroups": [{"name": "approved"}]},
+                {"name": "rest", "selector": selector, "action": "deny", "protocol": "any",
+                 "destinationSmartGroups": to},
+            ],
+        },
+    }  # fmt: skip
+
+
+def pod(number: int, policies: int) -> Json:
+    """One of the node's pods."""
+    ip = f"10.50.{number >> 8}.{number & 255}"
+    metadata = {
+        "name": f"pod-{number}",
+        "namespace": NAMESPACE,
+        "uid": f"u-{number}",
+        "labels": {"app": f"ms1-{number % policies}", "pod-template-hash": "6d4cf56db6"},
+    }
+    status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": {"nodeName": "n"},
+        "status": status,
+    }
+
+
+class Edited:
+    """A cluster's policies on both sides of the authority socket, and the next edit's parts."""
+
+    def __init__(self, policies: int) -> None:
+        self._policies = policies
+        self._settings = load_settings(None, {"NAMEWARD_NODE": "n"})
+        self._store = Store()
+        for kind, objects in (
+            ("Namespace", [{"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": NAMESPACE}}]),
+            ("FirewallPolicy", [policy(number) for number in range(policies)]),
+            ("Pod", [pod(number, policies) for number in range(LOCAL_PODS)]),
+        ):
+            self._store.replace(kind, [BY_KIND[kind].cut(each) for each in objects])
+        self._here, self._there = Memory(), Memory()
+        self._decoder: Any = resolver_decoder()
+        self._world: World | None = None
+        self._loaded: Loaded
+        self._edit: Json = {}
+        self._frame = b""
+        self.snapshot: Snapshot
+        self._message: SnapshotPublished
+        for _, part in self.parts():
+            part()
+
+    def prepare(self, number: int) -> None:
+        """Think of the next edit; the part that is the API server's."""
+        text = json.dumps(policy(number % min(self._policies, LOCAL_PODS), f"new{number}.example.org"))
+        self._edit = json.loads(text)
+
+    def parts(self) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """Name the parts in their order."""
+        if self._edit:
+            yield "read", self._read
+        yield "assemble", self._assemble
+        yield "world", self._world_of
+        yield "compile", self._compile
+        yield "encode", self._encode
+        yield "decode", self._decode
+        yield "compile-there", self._compile_there
+
+    def _read(self) -> None:
+        kind = BY_KIND["FirewallPolicy"]
+        assert self._store.put(kind.kind, kind.cut(self._edit))
+        assert not self._store.names_pods
+        self._store.endpoints_needed(frozenset())
+
+    def _assemble(self) -> None:
+        self._loaded = only_needed(
+            assemble(self._store.reads(frozenset()), EVERY_NAMESPACE), "n", names_pods=False
+        )
+
+    def _world_of(self) -> None:
+        generation = self._world.generation + 1 if self._world else 1
+        world = world_of(self._loaded, self._settings, (), generation, complete=True)
+        assert self._world is None or not is_same(self._world, world)
+        self._world = world
+
+    def _compile(self) -> None:
+        assert self._world is not None
+        self.snapshot = compile_snapshot(self._world, self._here)
+
+    def _encode(self) -> None:
+        assert self._world is not None
+        self._frame = encode(SnapshotPublished(self._world))
+
+    def _decode(self) -> None:
+        (self._message,) = self._decoder.feed(self._frame)
+
+    def _compile_there(self) -> None:
+        there = compile_snapshot(self._message.world, self._there)
+        assert there.policy_hash == self.snapshot.policy_hash
+
+
+def main(sizes: list[int]) -> None:
+    """Print the curve."""
+    print(f"an edit of one policy; {LOCAL_PODS} pods, {NAMES} names a policy; ms of processor time")
+    for size in sizes:
+        edited = Edited(size)
+        gc.collect()
+        gc.freeze()
+        rows: dict[str, list[float]] = {}
+        for number in range(EDITS):
+            edited.prepare(number)
+            for name, part in edited.parts():
+                rows.setdefault(name, []).append(_cpu_ms(part))
+        medians = {name: statistics.median(times) for name, times in rows.items()}
+        said = "  ".join(f"{name} {value:.2f}" for name, value in medians.items())
+        print(f"{size:>6}: {said}  together {sum(medians.values()):.2f}")
+
+
+def _cpu_ms(part: Callable[[], Any]) -> float:
+    began_s = time.thread_time()
+    part()
+    return (time.thread_time() - began_s) * 1000
+
+
+if __name__ == "__main__":
+    main([int(text) for text in sys.argv[1:]] or [10, 100, 1000, 10_000])
