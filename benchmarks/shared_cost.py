@@ -27,7 +27,7 @@ def _opened(kind: str, path: str, renews: bool) -> dict[str, float]:
 
     from enforcer.elements import grant_keys
     from enforcer.identity import Identity
-    from enforcer.ledger import MemoryLedger, Opening
+    from enforcer.ledger import MemoryLedger, opening_of
     from enforcer.sharing.publishing.ledger import RedisLedger
     from enforcer.sharing.publishing.outbox import Outbox
     from policy.decision import Permit
@@ -55,7 +55,7 @@ def _opened(kind: str, path: str, renews: bool) -> dict[str, float]:
         account = accounts[number % PODS]
         destination = bytes((203, number >> 16 & 255, number >> 8 & 255, number & 255))
         [key] = grant_keys(account.identity.source, destination, permit)
-        openings.append((account, key, destination, Reason(f"h{number % 500}.example.com", POLICY, RULE)))
+        openings.append((account, key, Reason(f"h{number % 500}.example.com", POLICY, RULE)))
     publisher = _publishing(ledger, path, reactor) if shares else None
     result: dict[str, float] = {}
 
@@ -69,7 +69,7 @@ def _opened(kind: str, path: str, renews: bool) -> dict[str, float]:
             due = min(int((now - began_at) * GRANTS_A_SECOND), total)
             if due > done:
                 until = now + TTL_S
-                ledger.adopt([Opening(*openings[n % distinct], until) for n in range(done, due)], now)
+                ledger.adopt([opening_of(*openings[n % distinct], until) for n in range(done, due)], now)
                 done = due
             if done < total:
                 reactor.callLater(TURN_S, turn)

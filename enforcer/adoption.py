@@ -14,7 +14,7 @@ from enforcer.doors import KernelDoor
 from enforcer.elements import GRANT_SETS, InstalledElement, describe, live_twin
 from enforcer.identity import tag_of
 from enforcer.journal import Kept
-from enforcer.ledger import Account, ElementKey, Holding, Ledger
+from enforcer.ledger import Account, ElementKey, Holding, Ledger, holding_of
 from policy.grants import Reason
 
 Answers = Mapping[str, Mapping[bytes, Mapping[str, Kept]]]
@@ -68,7 +68,7 @@ class _Matching:
         holdings = self.found.setdefault(opening.pod, {})
         holding = holdings.get(key)
         if holding is None:
-            holding = holdings[key] = Holding(key)
+            holding = holdings[key] = holding_of(key)
             holding.reasons = {Reason(name, "", ""): kept.until for name, kept in names.items()}
             holding.realized_at = min(kept.at for kept in names.values())
         if opens and element.expires_ms:

@@ -11,16 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from enforcer.elements import Add, Change, Element, Renew, grant_keys, live_twin
-from enforcer.identity import comment
+from enforcer.identity import comment_of
 from enforcer.journal import Answer, Journal
 from enforcer.kernel import KernelRejected
-from enforcer.ledger import Account, ElementKey, Holding, Ledger, Opening
+from enforcer.ledger import Account, Ledger, Opening
+from enforcer.ways import Grant, Permitted, permitted
 from policy.authority import GrantAnswered, GrantRequested, Outcome
 from policy.decision import Permit
-from policy.grants import Reason
 from policy.snapshot import Snapshot
 
+_NO_ADDRESS = "the pod has no address of that family"
+MAX_WAYS = 1024
+"""Different permits of which the ways are remembered."""
 MAX_NAME_CHARS = 1024
 """Longest presentation form of a name: 255 octets, each escaped as ``\\DDD``."""
 
@@ -39,6 +41,8 @@ class Admitted(NamedTuple):
 
     v4: tuple[Account, ...]
     v6: tuple[Account, ...]
+    tags: tuple[str, ...]
+    """Of all of them."""
 
 
 def admitted_of(accounts: Iterable[Account]) -> dict[str, Admitted]:
@@ -50,6 +54,7 @@ def admitted_of(accounts: Iterable[Account]) -> dict[str, Admitted]:
         key: Admitted(
             tuple(each for each in found if len(each.identity.source) == 4),
             tuple(each for each in found if len(each.identity.source) == 16),
+            tuple(each.tag for each in found),
         )
         for key, found in by_pod.items()
     }
@@ -62,42 +67,37 @@ class Decided(NamedTuple):
     answer: GrantAnswered
 
 
-class _Staged(NamedTuple):
-    until: float
-    account: Account
-    reason: Reason
-    holding: Holding | None
+class _Ways(NamedTuple):
+    permits: tuple[Permit, ...]
+    v4: tuple[Permitted, ...]
+    v6: tuple[Permitted, ...]
 
 
 class _Turn:
     """What one batch is about to do; nothing of it has happened yet."""
 
+    __slots__ = ("answers", "new", "new_total", "now", "openings", "staged")
+
     def __init__(self, now: float) -> None:
         self.now = now
-        self.staged: dict[ElementKey, _Staged] = {}
+        self.staged: dict[bytes, Opening] = {}
+        """The first opening of each element, by pair and way."""
         self.openings: list[Opening] = []
-        self.grants: list[Answer] = []
+        self.answers: list[Answer] = []
         self.new: dict[bytes, int] = {}
         self.new_total = 0
 
-    def changes(self) -> list[Change]:
-        """Return the transaction: fresh elements with their live twins, others prolonged."""
-        changes: list[Change] = []
-        comments: dict[tuple[str, Reason], bytes] = {}
-        for (name, key, end), (until, account, reason, holding) in self.staged.items():
-            if holding is not None and until <= holding.until:
-                continue
-            said = comments.get((account.tag, reason))
-            if said is None:
-                said = comment(account.tag, reason.policy, reason.rule, reason.name)
-                comments[account.tag, reason] = said
-            element = Element(name, key, end, int((until - self.now) * 1000) + 1, said)
-            if holding is None:
-                changes.append(Add(element))
-                changes.append(Add(Element(live_twin(name), key, end, 0, said)))
-            else:
-                changes.append(Renew(element))
-        return changes
+    def grants(self) -> list[Grant]:
+        """Return the transaction: fresh elements, and those that are prolonged."""
+        now = self.now
+        grants: list[Grant] = []
+        for each in self.staged.values():
+            holding, until, account = each.holding, each.lasts, each.account
+            if holding is None or until > holding.until:
+                said = comment_of(each.by.start, each.name, account.comment_end)
+                pair = account.source + each.destination
+                grants.append((each.by.way, pair, int((until - now) * 1000) + 1, said, holding is not None))
+        return grants
 
 
 class Authority:
@@ -107,7 +107,7 @@ class Authority:
         self,
         ledger: Ledger,
         journal: Journal,
-        commit: Callable[[Sequence[Change]], None],
+        commit: Callable[[Sequence[Grant]], None],
         limits: GrantLimits,
     ) -> None:
         self._ledger = ledger
@@ -120,7 +120,8 @@ class Authority:
         self.outcomes: dict[str, int] = {"realized": 0, "denied": 0, "limit": 0, "failed": 0}
         self.last_realized_at = float("-inf")
         self.kernel_errors = 0
-        self.realized: Callable[[Opening], None] | None = None
+        self._ways: dict[int, _Ways] = {}
+        """By the identity of the permits (which the entry keeps alive): none is compared or hashed."""
 
     def answer(
         self, requests: Sequence[GrantRequested], now: float
@@ -161,21 +162,18 @@ class Authority:
         return decided
 
     def _realize(self, turn: _Turn) -> bool:
-        changes = turn.changes()
-        if changes:
+        grants = turn.grants()
+        if grants:
             try:
-                self._commit(changes)
+                self._commit(grants)
             except KernelRejected:
                 self.kernel_errors += 1
                 return False
         if turn.openings:
             self._ledger.adopt(turn.openings, turn.now)
             self.last_realized_at = turn.now
-            for answer in turn.grants:
+            for answer in turn.answers:
                 self._journal.granted(answer)
-            if self.realized is not None:
-                for opening in turn.openings:
-                    self.realized(opening)
         return True
 
     def _count(self, decided: Sequence[Decided]) -> None:
@@ -211,66 +209,75 @@ class Authority:
         for address in request.addresses:
             size = len(address)
             accounts = admitted.v4 if size == 4 else admitted.v6 if size == 16 else ()
-            at = access.at(address) if accounts else None
-            if at is None or not at.permits:
+            permits = access.class_at(address).permits if accounts and not access.tunnel else ()
+            if not permits:
                 outcomes.append("denied")
-                reason = reason or (at.reason if at else "the pod has no address of that family")
-            elif self._stage(turn, accounts, address, permits=at.permits, name=request.name, until=until):
+                reason = reason or (access.at(address).reason if accounts else _NO_ADDRESS)
+            elif self._stage(turn, accounts, address, permits, name=request.name, until=until):
                 outcomes.append("realized")
                 opened.append(address)
             else:
                 outcomes.append("limit")
                 reason = "grant limit"
         if opened:
-            tags = tuple(account.tag for account in (*admitted.v4, *admitted.v6))
-            turn.grants.append(Answer(tags, request.name, tuple(opened), until, turn.now))
+            turn.answers.append(Answer(admitted.tags, request.name, tuple(opened), until, turn.now))
         remaining_s = until - turn.now if opened else 0.0
         return GrantAnswered(request.id, snapshot.generation, tuple(outcomes), remaining_s, reason)
+
+    def _ways_of(self, permits: tuple[Permit, ...], size: int) -> tuple[Permitted, ...]:
+        known = self._ways.get(id(permits))
+        if known is None or known.permits is not permits:
+            if len(self._ways) >= MAX_WAYS:
+                self._ways.clear()
+            known = self._ways[id(permits)] = _Ways(permits, permitted(permits, 4), permitted(permits, 16))
+        return known.v4 if size == 4 else known.v6
 
     def _stage(
         self,
         turn: _Turn,
         accounts: tuple[Account, ...],
         address: bytes,
-        *,
         permits: tuple[Permit, ...],
+        *,
         name: str,
         until: float,
     ) -> bool:
         """Stage one address for all of the pod's addresses of its family; False: beyond a limit."""
-        staged = turn.staged
-        fresh: dict[ElementKey, _Staged] = {}
+        ways, staged = self._ways_of(permits, len(address)), turn.staged
+        fresh: dict[bytes, Opening] = {}
+        again: list[Opening] = []
         openings: list[Opening] = []
+        new: list[tuple[bytes, int]] = []
+        total = turn.new_total
         for account in accounts:
-            source = account.identity.source
-            held = account.destinations.get(address)
-            for permit in permits:
-                reason = Reason(name, permit.policy, permit.rule)
-                for key in grant_keys(source, address, permit):
-                    openings.append(Opening(account, key, address, reason, until))
-                    before = staged.get(key)
-                    if before is None:
-                        fresh[key] = _Staged(until, account, reason, held.get(key) if held else None)
-                    elif before.until < until:
-                        fresh[key] = before._replace(until=until)
-        if not self._within_limits(turn, fresh):
+            source = account.source
+            pair = source + address
+            before = turn.new.get(source, 0)
+            count = before
+            for by in ways:
+                opening = Opening(account, address, by, name, until)
+                openings.append(opening)
+                key = pair + by.way.mark
+                first = staged.get(key)
+                if first is not None:
+                    again.append(first)
+                elif key not in fresh:
+                    fresh[key] = opening
+                    opening.holding = account.find(address, by.way)
+                    if opening.holding is None:
+                        count += 1
+            if count > before:
+                total += count - before
+                new.append((source, count))
+                if account.count + count > self.limits.per_pod:
+                    return False
+        if total > turn.new_total and self._ledger.count + total > self.limits.total:
             return False
+        for source, count in new:
+            turn.new[source] = count
+        turn.new_total = total
+        for first in again:
+            first.lasts = max(until, first.lasts)
         staged.update(fresh)
         turn.openings += openings
-        return True
-
-    def _within_limits(self, turn: _Turn, fresh: dict[ElementKey, _Staged]) -> bool:
-        new: dict[bytes, int] = {}
-        for key, each in fresh.items():
-            if each.holding is None and key not in turn.staged:
-                source = each.account.identity.source
-                new[source] = new.get(source, 0) + 1
-                if each.account.count + turn.new.get(source, 0) + new[source] > self.limits.per_pod:
-                    return False
-        total = sum(new.values())
-        if self._ledger.count + turn.new_total + total > self.limits.total:
-            return False
-        for source, count in new.items():
-            turn.new[source] = turn.new.get(source, 0) + count
-        turn.new_total += total
         return True

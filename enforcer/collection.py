@@ -101,4 +101,4 @@ class Collection:
         """Say whether the ledger still has this very holding (a revision may have replaced it)."""
         if self._ledger.accounts.get(account.identity.source) is not account:
             return False
-        return account.destinations.get(holding.destination, {}).get(holding.key) is holding
+        return account.find(holding.destination, holding.way) is holding

@@ -40,12 +40,27 @@ COMMENT_BYTES = 120
 """Octets of an element's comment: each costs kernel memory, once a grant and once its twin."""
 
 
-def comment(tag: str, policy: str, rule: str, name: str) -> bytes:
-    """Return ``policy/rule|name`` (truncated) and the identity's tag, as an element carries them."""
-    said = f"{policy}/{rule}|{name}".encode("utf-8", "replace")
+def comment_start(policy: str, rule: str) -> bytes:
+    """Return how the comments of a rule's grants begin."""
+    return f"{policy}/{rule}|".encode("utf-8", "replace")
+
+
+def comment_end(tag: str) -> bytes:
+    """Return how the comments of an identity's grants end."""
+    return b"#" + tag.encode()
+
+
+def comment_of(start: bytes, name: str, end: bytes) -> bytes:
+    """Put a comment together; what is too long loses the end of its name."""
+    said = start + name.encode("utf-8", "replace")
     if len(said) > COMMENT_BYTES - 9:
         said = said[: COMMENT_BYTES - 9].decode("utf-8", "ignore").encode()
-    return said + b"#" + tag.encode()
+    return said + end
+
+
+def comment(tag: str, policy: str, rule: str, name: str) -> bytes:
+    """Return ``policy/rule|name`` (truncated) and the identity's tag, as an element carries them."""
+    return comment_of(comment_start(policy, rule), name, comment_end(tag))
 
 
 def tag_of(text: bytes) -> str:

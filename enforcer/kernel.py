@@ -29,6 +29,7 @@ from enforcer.netlink import (
     attributes,
     refusal,
 )
+from enforcer.ways import Grant, changes_of
 
 _GROUP_NFTABLES = 7
 _MONITOR_BYTES = 8 << 20
@@ -94,6 +95,17 @@ class Kernel:
             return
         first = self._socket.next_seq(2 * len(changes) + 4)
         sent = transaction.batch(self._table, changes, first, renews=self._renews)
+        self._exchange(sent)
+
+    def commit_grants(self, grants: Sequence[Grant]) -> None:
+        """As ``commit`` of ``ways.changes_of(grants)``, at half its cost; a refusal names no change."""
+        if not self._renews and any(is_prolonged for *_, is_prolonged in grants):
+            self.commit(changes_of(grants))
+        elif grants:
+            first = self._socket.next_seq(2 * len(grants) + 4)
+            self._exchange(transaction.grants(self._table, grants, first))
+
+    def _exchange(self, sent: transaction.Batch) -> None:
         self._socket.send(sent.data)
         worst: NetlinkRefused | None = None
         while True:

@@ -75,8 +75,8 @@ def why(prefix: str, packet: Tuple, snapshot: Snapshot | None, account: Account 
     if prefix == "port" or (packet.port in DNS_PORTS and packet.protocol in {"tcp", "udp"}):
         return Why("dns-elsewhere", f"port {packet.port} is never granted: DNS is answered on this node")
     if account is not None:
-        held = account.destinations.get(packet.destination)
-        explained = _by_holdings(held.values(), packet, now) if held else _by_past(account, packet, now)
+        held = account.held(packet.destination)
+        explained = _by_holdings(held, packet, now) if held else _by_past(account, packet, now)
         if explained is not None:
             return explained
     return _by_decision(snapshot, pod, packet)

@@ -232,8 +232,8 @@ class Reconciler:
         self.revoked_count += len(revision.revoked)
         for holding, reasons, _ in revision.revoked:
             remember(account, holding.destination, Past(min(reasons), now, revoked=True))
-            still = account.destinations.get(holding.destination, {})
-            left = {reason.name for each in still.values() for reason in each.reasons}
+            still = account.held(holding.destination)
+            left = {reason.name for each in still for reason in each.reasons}
             names = {reason.name for reason in reasons} - left
             self._journal.revoked(account.tag, holding.destination, sorted(names))
 

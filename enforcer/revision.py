@@ -8,13 +8,13 @@ nothing itself. Invariant: revising twice by the same snapshot changes nothing t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from enforcer.elements import Add, Change, Element, Renew, grant_keys, live_twin
 from enforcer.identity import comment
 from enforcer.journal import Kept
-from enforcer.ledger import NEVER, Account, ElementKey, Holding, latest_reason
+from enforcer.ledger import NEVER, Account, ElementKey, Holding, holding_of, latest_reason
 from policy.grants import Reason, lasts_until
 from policy.pods import Pod
 from policy.snapshot import Snapshot
@@ -48,7 +48,7 @@ class _Wanted:
     __slots__ = ("holding", "reasons")
 
     def __init__(self, key: ElementKey, since: float) -> None:
-        self.holding = Holding(key)
+        self.holding = holding_of(key)
         self.holding.realized_at = since
         self.reasons: dict[Reason, float] = {}
 
@@ -60,9 +60,9 @@ Answers = Mapping[bytes, Mapping[str, Kept]]
 def answers_of(account: Account) -> dict[bytes, dict[str, Kept]]:
     """Return the answers that the account's holdings stand for."""
     answers: dict[bytes, dict[str, Kept]] = {}
-    for destination, held in account.destinations.items():
+    for destination in account.destinations:
         names: dict[str, Kept] = {}
-        for holding in held.values():
+        for holding in account.held(destination):
             for reason, until in holding.reasons.items():
                 before = names.get(reason.name)
                 if before is None or before.until < until:
@@ -88,15 +88,15 @@ def revise(
         if len(destination) != size:
             continue  # a journal's answer, for the pod's address of the other family
         wanted = _wanted(account.identity.source, destination, known.get(destination, {}), pod, snapshot)
-        revising.decide(account.destinations.get(destination, {}), wanted)
+        revising.decide(account.held(destination), wanted)
     return revising.revision()
 
 
 def close(account: Account, now: float) -> Revision:
     """Take everything of an account away: its pod is gone, or is another now."""
     revising = _Revising(account, now, cuts=True)
-    for held in account.destinations.values():
-        revising.decide(held, {})
+    for destination in account.destinations:
+        revising.decide(account.held(destination), {})
     return revising.revision()
 
 
@@ -122,9 +122,10 @@ class _Revising:
             tuple(self._revoked),
         )
 
-    def decide(self, held: Mapping[ElementKey, Holding], wanted: Mapping[ElementKey, _Wanted]) -> None:
+    def decide(self, holdings: Iterable[Holding], wanted: Mapping[ElementKey, _Wanted]) -> None:
         """Compare what one destination has with what is permitted of it."""
         moved: list[Holding] = []
+        held = {holding.key: holding for holding in holdings}
         for key, holding in held.items():
             if key in wanted:
                 continue
@@ -153,7 +154,7 @@ class _Revising:
             self._taken.append(holding.key)
         after = _copy(holding)
         after.until = NEVER
-        after.reasons = dict(holding.reasons)
+        after.reasons = holding.reasons
         self._holdings.append(after)
 
     def _keep(self, key: ElementKey, wanted: _Wanted, holding: Holding | None, *, replaces: bool) -> None:
@@ -206,6 +207,6 @@ def _overlaps(holding: Holding, wanted: Holding) -> bool:
 
 
 def _copy(holding: Holding) -> Holding:
-    after = Holding(holding.key)
+    after = Holding(holding.source, holding.destination, holding.way)
     after.until, after.realized_at = holding.until, holding.realized_at
     return after

@@ -24,6 +24,7 @@ from enforcer.netlink import (
     attributes,
     text,
 )
+from enforcer.ways import Grant
 
 NFPROTO_INET, NFPROTO_BRIDGE = 1, 7
 SUBSYSTEM = 10
@@ -106,6 +107,46 @@ def batch(table: str, changes: Sequence[Change], first_seq: int, *, renews: bool
     return _frame(table, runs, first_seq)
 
 
+def grants(table: str, opened: Sequence[Grant], first_seq: int) -> Batch:
+    """Encode grants as ``batch`` would their changes on a kernel that renews, without making those changes.
+
+    A grant is on somebody's way to his answer: what both of its elements have in common is made once.
+    """
+    runs: list[_Run] = []
+    latest: dict[str, int] = {}
+    sizes: list[int] = []
+    said, user = b"", b""
+    for way, pair, timeout_ms, comment, is_prolonged in opened:
+        if comment is not said:
+            said, user = comment, _user_data(comment)
+        key = pair + way.tail
+        kind = _DATA_HEADERS[_ELEM_KEY, len(key)] + key  # its fields are whole words: no padding
+        body = kind + _time(timeout_ms, timeout_ms if is_prolonged else 0) + user
+        for name, encoded in ((way.grants, body), (way.live, kind + user)):
+            at = latest.get(name, -1)
+            if at < 0 or sizes[at] + len(encoded) + 4 > _NEST_BYTES:
+                at = latest[name] = len(runs)
+                runs.append((name, NEWSETELEM, [], []))
+                sizes.append(0)
+            runs[at][3].append(_ELEMENT_HEADERS[len(encoded)])
+            runs[at][3].append(encoded)
+            sizes[at] += 4 + len(encoded)
+            if is_prolonged:
+                break
+    return _frame(table, runs, first_seq)
+
+
+_ELEMENT_HEADERS = [_ATTRIBUTE.pack(4 + size, 1 | NLA_NESTED) for size in range(512)]
+"""What comes before an element of so many octets; a grant's has 328 at most."""
+
+
+def _user_data(comment: bytes) -> bytes:
+    if not comment:
+        return b""
+    said = comment[:COMMENT_BYTES].translate(_PRINTABLE) + b"\0"
+    return attribute(_ELEM_USERDATA, bytes((0, len(said))) + said)
+
+
 def _frame(table: str, runs: list[_Run], first_seq: int) -> Batch:
     last = len(runs)
     parts = [HEADER.pack(20, _BATCH_BEGIN, NLM_F_REQUEST, first_seq, 0), _MARK]
@@ -154,10 +195,7 @@ def _time(timeout_ms: int, expires_ms: int) -> bytes:
 
 
 def _element(element: Element, expires_ms: int = 0) -> bytes:
-    rest = _time(element.timeout_ms, expires_ms)
-    if element.comment:
-        comment = element.comment[:COMMENT_BYTES].translate(_PRINTABLE) + b"\0"
-        rest += attribute(_ELEM_USERDATA, bytes((0, len(comment))) + comment)
+    rest = _time(element.timeout_ms, expires_ms) + _user_data(element.comment)
     return _keys(element.set, element.key, element.key_end, rest)
 
 
@@ -205,6 +243,8 @@ def refused_change(sent: Batch, seq: int, offset: int) -> int:
             break
         at += (4 + len(value) + 3) & ~3
     run = sent.runs[number]
+    if not run:
+        return -1
     return run[min(position, len(run) - 1)] if offset >= 0 else run[0]
 
 

@@ -101,7 +101,7 @@ class Wiring:
             self._kernel, layout, self._folder / "structure", guards=self._able.owns
         )
         self._bridging = Bridging(self._kernel, layout)
-        self.authority = Authority(self.ledger, self._journal, self._kernel.commit, _limits(settings))
+        self.authority = Authority(self.ledger, self._journal, self._kernel.commit_grants, _limits(settings))
         self._join(settings, boot_id)
 
     def _join(self, settings: Settings, boot_id: str) -> None:

@@ -19,6 +19,7 @@ from enforcer.elements import (
     interface_key,
 )
 from enforcer.kernel import Capabilities, Event, KernelRejected
+from enforcer.ways import Grant, changes_of
 
 _SET = re.compile(r"^\s*set (\w+) \{ type ([^;]+);(.*)\}$", re.MULTILINE)
 _FILLED = re.compile(r"add element inet \w+ (uplinks) \{ ([^}]*) \}")
@@ -120,6 +121,10 @@ class FakeKernel:
         self._commit("nameward", changes)
         if changes:
             self.commits.append(tuple(changes))
+
+    def commit_grants(self, grants: Sequence[Grant]) -> None:
+        """As ``Kernel.commit_grants``."""
+        self.commit(changes_of(grants))
 
     def commit_guard(self, changes: Sequence[Change]) -> None:
         """As ``Kernel.commit_guard``."""

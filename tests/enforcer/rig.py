@@ -129,7 +129,7 @@ class Rig:
         self.replayed = replay(folder / "journal", "boot-1")
         self.journal = Journal(folder / "journal", "boot-1")
         bounds = GrantLimits(60.0, GRACE_S, limits.get("per_pod", 100), limits.get("total", 1000))
-        self.authority = Authority(self.ledger, self.journal, self.kernel.commit, bounds)
+        self.authority = Authority(self.ledger, self.journal, self.kernel.commit_grants, bounds)
         self.installation = Installation(self.kernel, Layout(), folder / "structure", guards=True)
         self.bridging = Bridging(self.kernel, Layout())
         self.threads: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()

@@ -14,7 +14,7 @@ from enforcer.blocked import BlockedRecords
 from enforcer.demo.stores import Store
 from enforcer.elements import grant_keys
 from enforcer.identity import Identity
-from enforcer.ledger import Account, ElementKey, Opening
+from enforcer.ledger import Account, ElementKey, Opening, opening_of
 from enforcer.sharing.publishing.ledger import RedisLedger
 from enforcer.sharing.publishing.outbox import Outbox
 from enforcer.sharing.publishing.pods import PodFacts
@@ -53,7 +53,7 @@ def opening(
     """What an acknowledged request makes."""
     why = reason if isinstance(reason, Reason) else Reason(reason, "mcp/web", "allow")
     keys = tuple_of(account.identity.source, destination, **ports)
-    return [Opening(account, key, destination, why, until) for key in keys]
+    return [opening_of(account, key, why, until) for key in keys]
 
 
 class Timers:

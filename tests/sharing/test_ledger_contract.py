@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from enforcer.demo.stores import Store
-from enforcer.ledger import MAX_REASONS, NEVER, Holding, Ledger, MemoryLedger, Past
+from enforcer.ledger import MAX_REASONS, NEVER, Holding, Ledger, MemoryLedger, Past, holding_of
 from policy.addresses import to_packed
 from policy.grants import Reason
 from tests.sharing.publishing import A4, A6, B4, SharingNode, identity, opening, tuple_of
@@ -37,7 +37,7 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
 
 def kept(holding: Holding, until: float, *names: str) -> Holding:
     """A copy as a revision makes it."""
-    after = Holding(holding.key)
+    after = holding_of(holding.key)
     after.until, after.realized_at = until, holding.realized_at
     after.reasons = {Reason(name, "mcp/web", "allow"): until for name in names}
     return after
@@ -108,7 +108,7 @@ class TestLedger:
         for destination in (TO, OTHER, B4):
             ledger.adopt(opening(account, destination, NOW + 60), NOW)
         by = {each.destination: each for each in account.holdings()}
-        fresh = Holding(tuple_of(A4, TO, "udp", 53)[0])
+        fresh = holding_of(tuple_of(A4, TO, "udp", 53)[0])
         fresh.until, fresh.reasons = NOW + 40, {Reason("new", "p", "r"): NOW + 40}
         ledger.replace(
             account, [kept(by[TO], NOW + 20, "api.example.com"), kept(by[B4], NOW + 60, "x"), fresh]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from enforcer.blocked import Refused
 from enforcer.demo.stores import Store
-from enforcer.ledger import NEVER, Holding, Past
+from enforcer.ledger import NEVER, Holding, Past, holding_of
 from enforcer.sharing.publishing import publisher as publishing
 from enforcer.sharing.publishing.grants import WALKED
 from enforcer.sharing.publishing.pods import PodFacts
@@ -268,9 +268,9 @@ class TestGrants:
 
 def copy_of(holding: Holding, **changes: Any) -> Holding:
     """A holding as a revision copies it."""
-    after = Holding(holding.key)
+    after = holding_of(holding.key)
     after.until, after.realized_at = changes.get("until", holding.until), holding.realized_at
-    after.reasons = changes.get("reasons", dict(holding.reasons))
+    after.reasons = changes.get("reasons", holding.reasons)
     return after
 
 

@@ -112,7 +112,7 @@ class GrantFeed:
     def _everything(self) -> Iterator[ElementKey]:
         for account in list(self._ledger.accounts.values()):
             for destination in list(account.destinations):
-                yield from list(account.destinations.get(destination, ()))
+                yield from [holding.key for holding in account.held(destination)]
 
     def _compose(self, keys: Iterable[ElementKey], piece: Piece, *, anew: bool) -> None:
         """Add what brings the records of these keys up to date; the loop of all, so flat."""
@@ -127,8 +127,7 @@ class GrantFeed:
             elements, packed, _ = key
             size = 4 if elements[-1] == "4" else 16
             account = accounts.get(packed[:size])
-            held = account.destinations.get(packed[size : 2 * size]) if account is not None else None
-            holding = held.get(key) if held is not None else None
+            holding = account.at(key) if account is not None else None
             if account is None or holding is None or holding.until <= now:
                 self._take_away(key, holding, piece)
                 continue
@@ -156,8 +155,7 @@ class GrantFeed:
         elements, packed, _ = key
         size = 4 if elements[-1] == "4" else 16
         account = self._ledger.accounts.get(packed[:size])
-        held = account.destinations.get(packed[size : 2 * size]) if account is not None else None
-        return held.get(key) if held is not None else None
+        return account.at(key) if account is not None else None
 
     def answered(self, piece: Piece, replies: Sequence[object]) -> bool:
         """Take the replies of a piece; False: Redis refused something, so that nothing is sure."""
@@ -197,10 +195,10 @@ class GrantFeed:
     def is_held(self, keys: Keys, name: bytes, place: Place) -> bool:
         """Say whether a key that was found in Redis is that of a live grant."""
         account = self._ledger.accounts.get(to_packed(place.pod_ip))
-        held = account.destinations.get(to_packed(place.address), {}) if account is not None else {}
+        held = account.held(to_packed(place.address)) if account is not None else []
         now = self._now()
         return any(
-            each.until > now and keys.grant(each.key[0], each.key[1]) == name for each in held.values()
+            each.until > now and keys.grant(each.key[0], each.key[1]) == name for each in held
         )
 
 

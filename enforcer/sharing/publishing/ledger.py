@@ -7,7 +7,7 @@ was sent) says something else than the ledger is marked, or Redis is lost and al
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from enforcer.ledger import Account, ElementKey, Holding, MemoryLedger, Opening, Past
 from enforcer.sharing.publishing.outbox import Outbox
@@ -28,37 +28,34 @@ class RedisLedger(MemoryLedger):
                 self.outbox.end(holding)
         super().close_account(source)
 
-    def adopt(self, openings: Iterable[Opening], now: float) -> None:
+    def adopt(self, openings: Sequence[Opening], now: float) -> None:
         """See ``Ledger``."""
-        opened = openings if isinstance(openings, list) else list(openings)
-        super().adopt(opened, now)
-        self.outbox.touch([each[1] for each in opened])
+        super().adopt(openings, now)
+        self.outbox.touch([each.key for each in openings])
 
     def replace(self, account: Account, holdings: Iterable[Holding]) -> None:
         """See ``Ledger``; a holding takes the record of the one that it follows."""
-        before = account.destinations
+        before = {holding.key: holding for holding in account.holdings()}
         super().replace(account, holdings)
         changed: list[ElementKey] = []
-        for destination, held in account.destinations.items():
-            old = before.get(destination, {})
-            for key, holding in held.items():
-                was = old.pop(key, None)
-                if was is not None and was is not holding:
-                    holding.shared = was.shared
-                    if holding.until < was.until and was.shared is not None:
-                        self.outbox.bury(key, was.until)
-                    if holding.until == was.until and holding.reasons == was.reasons:
-                        continue
-                changed.append(key)
-        for old in before.values():
-            for holding in old.values():
-                self.outbox.end(holding)
+        for holding in account.holdings():
+            key = holding.key
+            was = before.pop(key, None)
+            if was is not None and was is not holding:
+                holding.shared = was.shared
+                if holding.until < was.until and was.shared is not None:
+                    self.outbox.bury(key, was.until)
+                if holding.until == was.until and holding.reasons == was.reasons:
+                    continue
+            changed.append(key)
+        for holding in before.values():
+            self.outbox.end(holding)
         if changed:
             self.outbox.touch(changed)
 
     def forget(self, account: Account, holding: Holding, ended: Past | None) -> None:
         """See ``Ledger``."""
-        held = account.destinations.get(holding.destination, {}).get(holding.key)
+        held = account.find(holding.destination, holding.way)
         if held is not None:
             self.outbox.end(held)
         super().forget(account, holding, ended)
