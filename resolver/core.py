@@ -173,6 +173,11 @@ class Core:
         """Exchanges under way."""
         return len(self._flights)
 
+    @property
+    def held(self) -> int:
+        """Replies that wait for grants."""
+        return len(self._holds)
+
     def _protocol_error(self, query: Query, client: Client) -> bytes:
         """Malformed or unsupported messages are answered alike whoever asks (RFC 8906)."""
         self._tallies.of("error", query.qtype, client.transport)[0] += 1

@@ -75,6 +75,15 @@ class Doors:
         elif (listener := self._udp.get(client.via)) is not None:
             listener.reply(wire, client)
 
+    def mute(self, sources: frozenset[bytes]) -> None:
+        """Have the kernel drop the datagrams of these addresses, at every socket."""
+        for index in self._udp_index.values():
+            self._udp[index].mute(sources)
+
+    def take_drops(self) -> int:
+        """Return, and forget, how many datagrams the kernel has dropped, muted or for want of room."""
+        return sum(self._udp[index].take_drops() for index in self._udp_index.values())
+
     def stop_reading(self) -> None:
         """Take no further query; replies can still be sent."""
         for listener in self._udp.values():

@@ -46,6 +46,10 @@ class Holds:
         self._askings = Askings()
         self._held: dict[Exchange, Asking] = {}
 
+    def __len__(self) -> int:
+        """Replies on hold."""
+        return len(self._held)
+
     def clear(self) -> None:
         """Forget what was realized, and every request: another snapshot holds."""
         self._realized.clear()

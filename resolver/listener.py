@@ -8,6 +8,7 @@ at to the address and port it came from, and one turn of the reactor takes a bou
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
@@ -20,8 +21,10 @@ from resolver.messages import MAX_QUERY_BYTES
 
 READ_BYTES = MAX_QUERY_BYTES + 1
 """One octet more than a query may have, so that a longer one is seen to be one (FORMERR)."""
-DATAGRAMS_PER_TURN = 64
-"""Then the other sockets get their turn; epoll tells again what is left."""
+DATAGRAMS_PER_TURN = 1024
+"""Then the other sockets get their turn; epoll tells again what is left. Many more than are begun in a turn
+(``intake``): what is left to the kernel's buffer is lost to everybody alike when that overflows."""
+_CLOCK_EVERY = 64
 MAX_KNOWN = 8192
 """Addresses remembered in their packed form; a client can aim at as many as it likes."""
 
@@ -55,19 +58,33 @@ class UdpListener:
         self._broken = broken
         self._sources: dict[str, bytes] = {}
         self._aims: dict[bytes, transport.Aim] = {}
+        self.datagrams_per_turn = DATAGRAMS_PER_TURN
         self.unsent = 0
         """Replies the kernel did not take (its buffer was full, or the client is gone)."""
         self._is_wildcard = transport.is_wildcard(sock)
         if self._is_wildcard:
             transport.report_aims(sock)
+        self.mute(frozenset())  # whom another before us muted is heard
+        self._drops = transport.drops(sock)
 
     def start(self) -> None:
         """Begin to read."""
         self._reactor.addReader(self)
 
     def stop(self) -> None:
-        """Read no more; replies can still be sent."""
+        """Read no more; replies can still be sent. Who reads the socket after us mutes whom it will."""
         self._reactor.removeReader(self)
+        self.mute(frozenset())
+
+    def mute(self, sources: frozenset[bytes]) -> None:
+        """Have the kernel drop what these addresses send."""
+        with suppress(OSError):  # then it is read and let go here, at more expense
+            transport.mute(self._sock, sources)
+
+    def take_drops(self) -> int:
+        """Return, and forget, how many datagrams the kernel has dropped."""
+        before, self._drops = self._drops, transport.drops(self._sock)
+        return (self._drops - before) & 0xFFFFFFFF
 
     def close(self) -> None:
         """Give the socket up."""
@@ -99,8 +116,9 @@ class UdpListener:
         """
         receive, send, hit = self._sock.recvmsg, self._sock.sendmsg, self._hit
         sources, aims = self._sources, self._aims
-        now = self._reactor.seconds()
-        for _ in range(DATAGRAMS_PER_TURN):
+        for number in range(self.datagrams_per_turn):
+            if number % _CLOCK_EVERY == 0:
+                now = self._reactor.seconds()
             try:
                 wire, control, _, sender = receive(READ_BYTES, transport.CONTROL_BYTES)
             except BlockingIOError:

@@ -17,6 +17,7 @@ from policy.authority import GrantAnswered, Hello
 from policy.compilation import Memory
 from policy.runtime.clock import MonotonicReactor
 from policy.runtime.kinds import parse_upstream
+from policy.runtime.metrics import series_key
 from policy.runtime.resolvconf import host_search_domains, host_upstreams
 from policy.runtime.sections import Settings
 from policy.snapshot import compile_snapshot
@@ -26,6 +27,7 @@ from resolver.core import Core
 from resolver.core_settings import CoreSettings
 from resolver.doors import Doors
 from resolver.effects import AskGrants, AskUpstream, Client, Effect, Reply
+from resolver.intake import Intake
 from resolver.link import Link
 from resolver.log import Log
 from resolver.reports import Recording, counters_report
@@ -97,16 +99,18 @@ class Resolver:
         self._upstreams = UpstreamIO(
             reactor, self._forwarding, self._upstream_answered, self._upstream_failed
         )
+        self._intake = Intake(reactor, self._received, self._core.owner, self._held)
         self._streams = StreamListener(
             reactor,
-            self._received,
+            self._intake.received,
             self._closed,
             settings.limits.tcp_connections_per_pod,
             self._core.owner,
         )
         self._doors = Doors(
-            reactor, self._streams, hit=self._core.hit, received=self._received, broken=broken
+            reactor, self._streams, hit=self._core.hit, received=self._intake.received, broken=broken
         )
+        self._intake.mute = self._doors.mute
         self._link = Link(reactor, f"{settings.runtime_dir}/authority.sock", version, self)
         self._alarm = Alarm(reactor, self._core.next_deadline, self._deadline_passed)
         reactor.turn_ends.append(self._alarm.arm)
@@ -146,7 +150,7 @@ class Resolver:
         until = self._reactor.seconds() + DRAIN_S
 
         def look() -> None:
-            if self._core.in_flight and self._reactor.seconds() < until:
+            if (self._core.in_flight or self._intake) and self._reactor.seconds() < until:
                 self._reactor.callLater(_DRAIN_STEP_S, look)
                 return
             self._flush()
@@ -207,6 +211,9 @@ class Resolver:
     def _received(self, wire: bytes, client: Client, now: float) -> None:
         self._do(self._core.query_received(wire, client, now), now)
 
+    def _held(self) -> int:
+        return self._core.held if self._link.is_up else 0
+
     def _upstream_answered(self, number: int, wire: bytes, now: float) -> None:
         self._do(self._core.upstream_answered(number, wire, now), now)
 
@@ -260,7 +267,11 @@ class Resolver:
         """Return, and forget, what was counted beside the core since the last report."""
         dropped, self._recording.dropped = self._recording.dropped, 0
         refused, self._streams.refused = self._streams.refused, 0
+        full, late = self._intake.take_shed()
         return {
+            series_key("nameward_dns_queries_shed_total", reason="full"): float(full),
+            series_key("nameward_dns_queries_shed_total", reason="late"): float(late),
+            series_key("nameward_dns_queries_shed_total", reason="kernel"): float(self._doors.take_drops()),
             "nameward_lookup_records_dropped_total": float(dropped),
             "nameward_tcp_connections_refused_total": float(refused),
         }

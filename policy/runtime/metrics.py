@@ -44,6 +44,12 @@ RESOLVER_METRICS: dict[str, Metric] = {
         Metric("nameward_hold_seconds", "histogram", (), "Time a reply was held for its grants."),
         Metric("nameward_hold_timeouts_total", "counter", (), "Replies whose grants came too late."),
         Metric(
+            "nameward_dns_queries_shed_total",
+            "counter",
+            ("reason",),
+            "Questions let go because too many came: full (of the longest queue), late, kernel.",
+        ),
+        Metric(
             "nameward_lookup_records_dropped_total",
             "counter",
             (),

@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+from resolver import transport
 from resolver.doors import Doors
 from resolver.stream_listener import StreamListener
 
@@ -126,3 +127,23 @@ def test_draining_leaves_the_sockets_to_the_next_process(reactor, inside):
             accepted, _ = tcp.accept()
             assert accepted.recv(10) == b"\0\5later"
             accepted.close()
+
+
+def test_a_muted_pod_is_heard_by_who_comes_next(reactor, inside):
+    """What one resolver had the kernel drop, another hears: when it adopts the socket, or the first stops."""
+    source = b"\x7f\0\0\1"
+    with bound(socket.SOCK_DGRAM) as udp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(udp.getsockname())
+        transport.mute(udp, [source])
+        inside.doors.adopt(("udp4",), duplicates(udp))
+        client.send(b"one")
+        reactor.spin(lambda: inside.received)
+        inside.doors.mute(frozenset({source}))
+        client.send(b"two")
+        reactor.spin_for(0.05)
+        assert [wire for wire, _ in inside.received] == [b"one"]
+        assert inside.doors.take_drops() == 1
+        assert inside.doors.take_drops() == 0
+        inside.doors.stop_reading()
+        client.send(b"three")
+        assert udp.recv(10) == b"three"

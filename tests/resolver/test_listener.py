@@ -10,7 +10,7 @@ import pytest
 
 from resolver import stream_listener, transport
 from resolver.effects import Client
-from resolver.listener import DATAGRAMS_PER_TURN, UdpListener
+from resolver.listener import UdpListener
 from resolver.stream_listener import StreamListener
 
 
@@ -90,12 +90,13 @@ def test_a_turn_is_bounded(reactor, udp):
     """A flood on one socket leaves the reactor to others after a bounded number of datagrams."""
     listener, port, echo = udp()
     with client_socket("127.0.0.1", port) as client:
-        for number in range(DATAGRAMS_PER_TURN + 10):
+        listener.datagrams_per_turn = 64
+        for number in range(74):
             client.send(b"%d" % number)
         listener.doRead()
-        assert len(echo.received) == DATAGRAMS_PER_TURN
+        assert len(echo.received) == 64
         listener.doRead()
-        assert len(echo.received) == DATAGRAMS_PER_TURN + 10
+        assert len(echo.received) == 74
 
 
 def test_odd_datagrams(reactor, udp):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import select
@@ -96,3 +97,40 @@ def test_duplicates_of_a_descriptor_are_one_socket():
         assert not transport.is_datagram(other)
         assert not again.getblocking()
         again.close()
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_the_kernel_drops_what_is_muted_and_nothing_else(family):
+    """Datagrams of muted addresses do not come; they are counted, and come again afterwards."""
+    own = ["127.0.0.2", "127.0.0.3"] if family == socket.AF_INET else ["::1"]
+    near = b"\x7f\0\0\4" if family == socket.AF_INET else bytes(14) + b"\1\1"
+    far = b"\x80" + (b"\0\0\2" if family == socket.AF_INET else bytes(14) + b"\1")
+    with contextlib.ExitStack() as opened:
+        sock = opened.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+        sock.bind((own[-1], 0))
+        sock.settimeout(0)
+        clients = [opened.enter_context(socket.socket(family, socket.SOCK_DGRAM)) for _ in own]
+        for client, address in zip(clients, own, strict=True):
+            client.bind((address, 0))
+
+        def came():
+            for client in clients:
+                client.sendto(b"x", sock.getsockname())
+            found = []
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    found.append(sock.recvfrom(10)[1][0])
+            return found
+
+        before = transport.drops(sock)
+        transport.mute(sock, [])
+        assert came() == own
+        transport.mute(sock, [near, far, bytes(4), bytes(16)])
+        assert came() == own
+        transport.mute(sock, [near, transport.packed(own[0]), far])
+        assert came() == own[1:]
+        transport.mute(sock, [transport.packed(address) for address in own])
+        assert came() == []
+        assert transport.drops(sock) - before == 1 + len(own)
+        transport.mute(sock, frozenset())
+        assert came() == own
