@@ -43,6 +43,8 @@ class Decoder(Generic[Message]):
         self._decode = msgspec.msgpack.Decoder(kind).decode
         self._max_frame_bytes = max_frame_bytes
         self._pending = bytearray()
+        self._needed_bytes = 0
+        """So many make what is pending worth another look: its length, or its whole frame."""
 
     @property
     def pending_bytes(self) -> int:
@@ -56,20 +58,29 @@ class Decoder(Generic[Message]):
         direction; the decoder is of no further use then, and messages before it in ``data`` are lost.
         """
         pending = self._pending
-        pending += data
+        if pending:
+            pending += data
+            if len(pending) < self._needed_bytes:
+                return []
+            data = bytes(pending)
+            pending.clear()
         messages: list[Message] = []
-        start = 0
-        while len(pending) - start >= _LENGTH_BYTES:
-            length = int.from_bytes(pending[start : start + _LENGTH_BYTES], "big")
+        start, size = 0, len(data)
+        while size - start >= _LENGTH_BYTES:
+            body = start + _LENGTH_BYTES
+            length = int.from_bytes(data[start:body], "big")
             if not 0 < length <= self._max_frame_bytes:
                 raise FramingError(f"a frame of {length} bytes; 1 to {self._max_frame_bytes} are permitted")
-            end = start + _LENGTH_BYTES + length
-            if len(pending) < end:
+            end = body + length
+            if size < end:
+                self._needed_bytes = _LENGTH_BYTES + length
                 break
-            messages.append(self._message(bytes(memoryview(pending)[start + _LENGTH_BYTES : end])))
+            messages.append(self._message(data[body:end]))
             start = end
-        if start:
-            del pending[:start]
+        else:
+            self._needed_bytes = _LENGTH_BYTES
+        if start < size:
+            pending += data[start:]
         return messages
 
     def _message(self, payload: bytes) -> Message:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -113,3 +115,46 @@ def test_any_bytes_give_messages_or_a_framing_error(data):
                 assert isinstance(decoder().feed(stream), list)
             except FramingError:
                 continue
+
+
+@given(st.data())
+def test_frames_split_anywhere_give_what_they_give_whole(data):
+    """Pieces of any size, good frames before a bad one: the same messages, or the same refusal."""
+    good = [encode(one) for one in TO_ENFORCER]
+    frames = data.draw(
+        st.lists(st.sampled_from([*good, b"\0\0\0\2\x91\xc1", b"\0\0\0\0", b"\0\4\0\1"]), max_size=12)
+    )
+    stream = b"".join(frames)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
+
+    def outcome(pieces):
+        decoder, messages = enforcer_decoder(), []
+        try:
+            for piece in pieces:
+                messages += decoder.feed(piece)
+        except FramingError as error:
+            return str(error)
+        return messages, decoder.pending_bytes
+
+    ends = [0, *cuts, len(stream)]
+    assert outcome([stream[one:other] for one, other in pairwise(ends)]) == outcome([stream])
+
+
+def test_a_frame_that_comes_octet_by_octet_is_looked_at_twice():
+    """Once for its length and once when it is whole: a peer's small pieces buy no more work than that."""
+    frame = encode(GrantRequested(7, 3, "uid", b"\x0a\x00\x00\x01", "x" * 200_000, (), 60))
+    receiving = enforcer_decoder()
+    receiving._pending = Copied()
+    messages = [each for octet in frame for each in receiving.feed(bytes((octet,)))]
+    assert len(messages) == 1
+    assert Copied.count == 2
+
+
+class Copied(bytearray):
+    """Counts how often it is copied whole."""
+
+    count = 0
+
+    def __bytes__(self):
+        Copied.count += 1
+        return bytes(memoryview(self))
