@@ -14,7 +14,6 @@ from policy.authority import GrantAnswered, LookupRecord
 from policy.names import from_wire
 from policy.pods import Pod
 from policy.snapshot import Snapshot
-from resolver.answers import Answer
 from resolver.cache import Cached, joined
 from resolver.core_settings import CoreSettings
 from resolver.effects import AskGrants, AskUpstream, Client, Effect, Record, Reply
@@ -350,8 +349,6 @@ class Core:
             exchange.led = _up_to(cached, filtered.verdict.name)
             self._follow(exchange, filtered.verdict, now, out)
             return
-        if _is_expansion(answer, filtered.verdict):
-            record(exchange, "search", filtered.verdict, out)
         self._holds.deliver(exchange, cached, filtered, now, out)
 
     def _discard(self, exchange: Exchange) -> None:
@@ -366,8 +363,3 @@ def _up_to(cached: Cached, name: str) -> Cached:
         targets = [from_wire(target) for target in led.answer.chain]
         led.answer = led.answer._replace(chain=led.answer.chain[: targets.index(name) + 1], records=())
     return led
-
-
-def _is_expansion(answer: Answer, verdict: Verdict) -> bool:
-    """NXDOMAIN of the cluster's DNS for a cluster name is the search list's work."""
-    return answer.rcode == NXDOMAIN and verdict.cluster

@@ -27,6 +27,7 @@ from resolver.exchange import (
 from resolver.filtering import Filtered
 from resolver.flights import Flights, record
 from resolver.hits import Hit, Hits
+from resolver.messages import NXDOMAIN
 from resolver.realized import Realized
 from resolver.verdicts import Decisions
 
@@ -205,6 +206,8 @@ class Holds:
             record(exchange, "blocked", verdict._replace(policy=where[0], rule=where[1], reason=reason), out)
         watched = access.watched if access is not None else ()
         told = len(out)
+        if _is_expansion(draft):
+            record(exchange, "search", verdict, out)
         for policy, rule, outcome in watched:
             seen = verdict._replace(policy=policy, rule=rule, reason=f"would {outcome}")
             record(exchange, "watched", seen, out)
@@ -228,3 +231,9 @@ class Holds:
             tally = self._flights.tallies.of(draft.filtered.verdict.kind, exchange.query.qtype, transport)
             hit = Hit(draft.wire, draft.ttl_offsets, end, cached.expires_at, tally, records=records)
             self._hits.prepare_resolved(exchange.wire, exchange.client, exchange.meter, hit)
+
+
+def _is_expansion(draft: Draft) -> bool:
+    """NXDOMAIN of the cluster's DNS for a cluster name is the search list's work."""
+    answer = draft.cached.answer
+    return draft.filtered.verdict.cluster and answer is not None and answer.rcode == NXDOMAIN
