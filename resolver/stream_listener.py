@@ -3,31 +3,30 @@
 Owns the adopted listening sockets' connections and their number, per client and in all. Decides
 nothing about messages. Invariants: a connection that does not complete a message or take a reply
 for ``IDLE_S`` is cut, whatever trickles in; nobody's connections keep another client's out; a
-client that sends nothing more (FIN) still gets its answers.
+client that sends nothing more (FIN) still gets its answers; the replies of one turn leave a connection
+in one write.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IHalfCloseableProtocol,
-    IPushProducer,
-    IReactorTime,
-)
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPullProducer
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from policy.runtime.clock import MonotonicReactor
 from resolver import transport
 from resolver.effects import Client
+from resolver.hits import STREAM
 from resolver.messages import MAX_QUERY_BYTES
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress, IConsumer, ITCPTransport
+    from twisted.internet.interfaces import IAddress, IConsumer, IPushProducer, ITCPTransport
 
     class Transport(ITCPTransport, IConsumer, IPushProducer):
         """What Twisted gives a TCP connection."""
@@ -40,10 +39,17 @@ MAX_UNREAD_BYTES = 256 * 1024
 """Replies waiting for a client that reads no more; beyond them it is cut."""
 _PREFIX_BYTES = 2
 
+Hit = Callable[[bytes, bytes, float], bytes | None]
+
+
+def _no_hit(_wire: bytes, _source: bytes, _now: float) -> bytes | None:
+    return None
+
 
 class StreamListener(ServerFactory):
     """All TCP connections of clients. ``received(wire, client, now)`` takes every message.
 
+    Except those that ``hit(wire, source + STREAM, now)`` has a reply for.
     ``closed(via, now)`` tells that a connection has ended; replies to it go nowhere from then on.
     ``owner`` says whose a packed source address is: a pod's addresses are one client.
     """
@@ -52,13 +58,16 @@ class StreamListener(ServerFactory):
 
     def __init__(
         self,
-        reactor: IReactorTime,
+        reactor: MonotonicReactor,
         received: Callable[[bytes, Client, float], None],
         closed: Callable[[int, float], None],
         max_per_client: int,
         owner: Callable[[bytes], Hashable] = bytes,
+        *,
+        hit: Hit = _no_hit,
     ) -> None:
         self.reactor = reactor
+        self.hit = hit
         self.received = received
         self.max_per_client = max_per_client
         self.max_connections = MAX_CONNECTIONS
@@ -71,6 +80,9 @@ class StreamListener(ServerFactory):
         self._per_client: dict[Hashable, int] = {}
         self._last_via = 0
         self._sweep: IDelayedCall | None = None
+        self.unsent: list[_Connection] = []
+        """Connections with replies that leave at this turn's end."""
+        reactor.turn_ends.append(self._turn_ended)
 
     @property
     def open_count(self) -> int:
@@ -117,6 +129,12 @@ class StreamListener(ServerFactory):
         if connection is not None:
             connection.reply(wire)
 
+    def _turn_ended(self) -> None:
+        if self.unsent:
+            unsent, self.unsent = self.unsent, []
+            for connection in unsent:
+                connection.flush()
+
     def stop_reading(self) -> None:
         """Take no further query from anybody; replies can still be sent."""
         for connection in self._connections.values():
@@ -124,6 +142,8 @@ class StreamListener(ServerFactory):
 
     def close(self) -> None:
         """Cut every connection."""
+        if self._turn_ended in self.reactor.turn_ends:
+            self.reactor.turn_ends.remove(self._turn_ended)
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
@@ -141,7 +161,7 @@ class StreamListener(ServerFactory):
             self._sweep = self.reactor.callLater(1.0, self._cut_idle)
 
 
-@implementer(IPushProducer, IHalfCloseableProtocol)
+@implementer(IPullProducer, IHalfCloseableProtocol)
 class _Connection(Protocol):
     """One client's connection."""
 
@@ -153,8 +173,10 @@ class _Connection(Protocol):
         self.source = b""
         self.owner: Hashable = b""
         self.active_at = 0.0
+        self._hits_of = b""
         self._client: Client | None = None
         self._pending = b""
+        self._replies: list[bytes] = []
         self._unread_bytes = 0
         self._is_reading = True
         self._is_full = False
@@ -165,19 +187,21 @@ class _Connection(Protocol):
 
     def connectionMade(self) -> None:
         """Twisted: accepted; the address the client aimed at is our end's."""
-        peer, own = self.transport.getPeer(), self.transport.getHost()
+        self._sock: transport.Socket = self.transport.getHandle()  # type: ignore[attr-defined]
+        peer, own = self.transport.getPeer(), self._sock.getsockname()
         self.source = transport.packed(peer.host)
+        self._hits_of = self.source + STREAM
         self.active_at = self._listener.reactor.seconds()
         if not self._listener.admit(self):
             self.transport.abortConnection()
             return
-        self._client = Client(self.source, peer.port, transport.packed(own.host), "tcp", self.via)
+        self._client = Client(self.source, peer.port, transport.packed(own[0]), "tcp", self.via)
         self.transport.setTcpNoDelay(True)
-        self.transport.registerProducer(self, True)  # noqa: FBT003 - Twisted's signature
+        self.transport.registerProducer(self, False)  # noqa: FBT003 - Twisted's signature
 
     def dataReceived(self, data: bytes) -> None:
         """Twisted: bytes came."""
-        self._pending += data
+        self._pending = self._pending + data if self._pending else data
         if self._turn is None and self._client is not None:
             self._take_messages(self._client)
 
@@ -185,28 +209,35 @@ class _Connection(Protocol):
         """Take whole messages, a bounded number a turn; what is no possible query ends it."""
         self._turn = None
         self._owed += 1  # this turn's end
-        now = self._listener.reactor.seconds()
-        at = 0
+        listener, pending = self._listener, self._pending
+        hit, source, now = listener.hit, self._hits_of, listener.reactor.seconds()
+        at, size = 0, len(pending)
         for _ in range(MESSAGES_PER_TURN):
-            pending = self._pending
-            if len(pending) - at < _PREFIX_BYTES:
+            begin = at + _PREFIX_BYTES
+            if size < begin:
                 break
             length = pending[at] << 8 | pending[at + 1]
             if not 0 < length <= MAX_QUERY_BYTES:
                 self.cut()
                 return
-            end = at + _PREFIX_BYTES + length
-            if len(pending) < end:
+            end = begin + length
+            if size < end:
                 break
-            self._touch(now)
+            at = end
+            wire = pending[begin:end]
             self._owed += 1
-            self._listener.received(pending[at + _PREFIX_BYTES : end], client, now)
+            reply = hit(wire, source, now)
+            if reply is not None:
+                self.reply(reply)
+                continue
+            listener.received(wire, client, now)
             if self._client is None:
                 return  # cut meanwhile
-            at = end
         else:
-            self._turn = self._listener.reactor.callLater(0, self._next_turn)
-        self._pending = self._pending[at:]
+            self._turn = listener.reactor.callLater(0, self._next_turn)
+        if at:
+            self._pending = pending[at:]
+            self._touch(now)
         self._flow()
         self._owed -= 1
         self._finish()
@@ -216,16 +247,32 @@ class _Connection(Protocol):
             self._take_messages(self._client)
 
     def reply(self, wire: bytes) -> None:
-        """Send a reply, length and message in one segment (RFC 7766, 8)."""
+        """Send a reply with this turn's end; length and message in one segment (RFC 7766, 8)."""
+        if not self._replies:
+            self._listener.unsent.append(self)
+        self._replies.append(len(wire).to_bytes(_PREFIX_BYTES, "big"))
+        self._replies.append(wire)
+        self._owed -= 1
+
+    def flush(self) -> None:
+        """Write this turn's replies: into the socket, and what that does not take through Twisted."""
+        data = b"".join(self._replies)
+        self._replies.clear()
+        if self._client is None:
+            return
         if self._is_full:
-            self._unread_bytes += len(wire)
+            self._unread_bytes += len(data)
             if self._unread_bytes > MAX_UNREAD_BYTES:
                 self.cut()
                 return
         else:
             self._touch(self._listener.reactor.seconds())
-        self.transport.write(len(wire).to_bytes(_PREFIX_BYTES, "big") + wire)
-        self._owed -= 1
+            with suppress(OSError):  # full, or gone: Twisted finds out which
+                data = data[self._sock.send(data) :]
+        if data:
+            self._is_full = True
+            self.transport.write(data)
+            self._flow()
         self._finish()
 
     def _touch(self, now: float) -> None:
@@ -243,13 +290,8 @@ class _Connection(Protocol):
         else:
             self.transport.pauseProducing()
 
-    def pauseProducing(self) -> None:
-        """Twisted: the client does not read; neither do we."""
-        self._is_full = True
-        self._flow()
-
     def resumeProducing(self) -> None:
-        """Twisted: the client has read what waited."""
+        """Twisted: it has written all that it was given."""
         self._is_full = False
         self._unread_bytes = 0
         if self._client is not None:
@@ -274,8 +316,10 @@ class _Connection(Protocol):
 
     def _finish(self) -> None:
         """Close after the last answer to a client that asks nothing more; silence is the sweep's."""
-        if self._has_ended and self._owed <= 0 and self._turn is None and self._client is not None:
-            self.transport.unregisterProducer()  # a paused one would keep the connection for ever
+        if not self._has_ended or self._owed > 0 or self._replies:
+            return
+        if self._turn is None and self._client is not None:
+            self.transport.unregisterProducer()  # one that is waited for would keep the connection for ever
             self.transport.loseConnection()
 
     def cut(self) -> None:

@@ -106,6 +106,7 @@ class Resolver:
             self._closed,
             settings.limits.tcp_connections_per_pod,
             self._core.owner,
+            hit=self._core.hit,
         )
         self._doors = Doors(
             reactor, self._streams, hit=self._core.hit, received=self._intake.received, broken=broken

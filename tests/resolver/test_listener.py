@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import struct
@@ -10,6 +11,7 @@ import pytest
 
 from resolver import stream_listener, transport
 from resolver.effects import Client
+from resolver.hits import STREAM
 from resolver.listener import UdpListener
 from resolver.stream_listener import StreamListener
 
@@ -150,7 +152,12 @@ class Tcp:
     def __init__(self, reactor, max_per_client, owner):
         self.echo = Echo()
         self.listener = StreamListener(
-            reactor, self.echo.take, lambda via, now: self.echo.closed.append(via), max_per_client, owner
+            reactor,
+            self.echo.take,
+            lambda via, now: self.echo.closed.append(via),
+            max_per_client,
+            owner,
+            hit=self.echo.hit,
         )
         self.port = reactor.listenTCP(0, self.listener, interface="127.0.0.1", backlog=512)
 
@@ -209,6 +216,42 @@ def test_pipelined_queries_and_replies_in_any_order(reactor, tcp):
     reactor.spin(lambda: one.echo.closed == [client.via])
     one.listener.reply(b"late", client)
     assert one.listener.open_count == 0
+
+
+def test_prepared_replies_leave_in_one_piece_and_in_order(reactor, tcp):
+    """What is ready is not handed on; all replies of a turn are one write, whoever gave them."""
+    one = tcp()
+    one.echo.hits = {(wire, b"\x7f\0\0\1" + STREAM): wire.upper() for wire in (b"first", b"third")}
+    with one.connect() as sock:
+        sock.sendall(message(b"first") + message(b"second") + message(b"third") + b"\0")
+        reactor.spin(lambda: readable(sock))
+        assert [wire for wire, _ in one.echo.received] == [b"second"]
+        assert sock.recv(100) == message(b"FIRST") + message(b"THIRD")
+        client = one.echo.received[0][1]
+        one.listener.reply(b"SECOND", client)
+        one.listener.reply(b"AND MORE", client)
+        assert not readable(sock)
+        reactor.iterate(0)
+        assert sock.recv(100) == message(b"SECOND") + message(b"AND MORE")
+
+
+def test_prepared_replies_to_a_reader_that_never_reads_are_bounded(reactor, tcp):
+    """It asks on and on and takes nothing: it is not read any more, then cut for its silence."""
+    one = tcp()
+    one.echo.hits = {(b"big", b"\x7f\0\0\1" + STREAM): bytes(4000)}
+    one.listener.idle_s = 1.0
+    with one.connect() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reactor.spin(lambda: one.listener.open_count == 1)
+        (connection,) = one.listener._connections.values()
+        most = 0
+        while one.listener.open_count:
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                sock.send(message(b"big") * 1000)
+            reactor.iterate(0.001)
+            out = connection.transport
+            most = max(most, len(out.dataBuffer) - out.offset + out._tempDataLen)
+        assert 0 < most <= stream_listener.MESSAGES_PER_TURN * 4002
 
 
 def test_a_burst_is_taken_in_turns(reactor, tcp):
