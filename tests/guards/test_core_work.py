@@ -1,0 +1,64 @@
+"""A hit and a miss take no more work than they did: counted, not timed, so that it fails where it changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.guards.bounds import CORE, REMEDY
+from tests.guards.counting import executed, kept_blocks, looked_up
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def figures():
+    """What the core takes, counted on the sources in a process of its own."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.guards.figures"], cwd=ROOT, check=False, capture_output=True, text=True,
+        env={**os.environ, "NAMEWARD_PURE": "1"},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+@pytest.mark.parametrize("work", CORE)
+@pytest.mark.parametrize("what", REMEDY)
+def test_no_more_than_is_allowed(figures, work, what):
+    """Bytecodes, functions, lookups in tables and memory kept, each for each kind of work."""
+    found, most = figures[work][what], CORE[work][what]
+    print(f"{work}: {found:g} {what}, at most {most:g}")
+    assert found <= most, (
+        f"{work}: {found:g} {what}, at most {most:g} are allowed (tests/guards/bounds.py). {REMEDY[what]}"
+    )
+
+
+def test_every_figure_has_its_bound(figures):
+    """Nothing is counted in vain, and no bound is of something that is not counted."""
+    assert {work: set(found) for work, found in figures.items()} == {
+        work: set(bounds) for work, bounds in CORE.items()
+    }
+    assert all(
+        found[what] > 0 for found in figures.values() for what in ("bytecodes", "functions", "lookups")
+    )
+
+
+def test_what_counts_sees_more_work():
+    """Twice the work is twice the count; what is kept is seen to be kept."""
+    table: dict[int, int] = {}
+
+    def work(times):
+        for number in range(times):
+            table.get(number)
+
+    once = executed([lambda: work(100)])[0]
+    assert 1.9 < executed([lambda: work(200)])[0] / once < 2.1
+    kept: list[object] = []
+    assert kept_blocks(lambda number: kept.append(object()), 100) >= 1
+    assert kept_blocks(lambda number: object(), 1000) < 0.05
+    assert looked_up(lambda: work(100)) == 0, "a table that does not count counted"
