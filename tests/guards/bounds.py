@@ -26,3 +26,18 @@ REMEDY = {
     "blocks": "something is kept for each: leave it out, or bound it and say why",
 }
 """What to do about it."""
+
+KERNEL = {
+    "hit": {"resolver's calls": 2.6, "enforcer's calls": 0.2},
+    "hit, blocked": {"resolver's calls": 2.6, "enforcer's calls": 0.4},
+    "hit, one at a time": {"resolver's calls": 4.3, "enforcer's calls": 0.2},
+    "miss": {"resolver's calls": 8.0, "enforcer's calls": 1.5, "transactions": 0.25},
+}
+"""Of the running node, for each question of a burst of 32: system calls and transactions with nftables.
+Bursts fall apart on a machine that is busy otherwise: the bounds are what that may cost, not a tenth."""
+
+KERNEL_REMEDY = {
+    "resolver's calls": "each is 1 to 4 µs: what several questions of a turn need is asked for together",
+    "enforcer's calls": "each is 1 to 4 µs: a turn reads, commits and tells once",
+    "transactions": "each is some 40 µs: all grants of a turn go in one",
+}
