@@ -21,6 +21,8 @@ SETTLED_S = 2.0
 """A grant is over for the collection this long after its end: its last flow is in conntrack then."""
 PIECE = 500
 """Holdings collected in one turn of the loop."""
+LOOKED_AT = 4000
+"""Destinations looked at in one turn of the loop: under a millisecond."""
 
 
 class Collection:
@@ -49,16 +51,29 @@ class Collection:
         """Start a round unless one is running or nothing is over."""
         if self.is_running:
             return
-        before = self._now() - SETTLED_S
-        over = [
-            (account, holding)
-            for account in self._ledger.accounts.values()
-            for holding in account.holdings()
-            if holding.until < before
-        ]
-        if not over:
-            return
         self.is_running = True
+        self._look(self._destinations(), [], self._now() - SETTLED_S)
+
+    def _destinations(self) -> Iterator[tuple[Account, bytes]]:
+        """All there are, an account as it is when its turn comes."""
+        for account in list(self._ledger.accounts.values()):
+            for destination in list(account.destinations):
+                yield account, destination
+
+    def _look(
+        self, rest: Iterator[tuple[Account, bytes]], over: list[tuple[Account, Holding]], before: float
+    ) -> None:
+        """Find what is over, piece by piece; then ask which of it is in use."""
+        looked_at = 0
+        for account, destination in islice(rest, LOOKED_AT):
+            looked_at += 1
+            over += [(account, each) for each in account.held(destination) if each.until < before]
+        if looked_at == LOOKED_AT:
+            self._next_turn(lambda: self._look(rest, over, before))
+            return
+        if not over:
+            self.is_running = False
+            return
         pairs = {(account.identity.source, holding.destination) for account, holding in over}
         self._off_loop(lambda: self._flows.used(pairs), lambda used: self._judge(over, used, before))
 

@@ -109,7 +109,10 @@ class Kernel:
         self._socket.send(sent.data)
         worst: NetlinkRefused | None = None
         while True:
-            for answer in self._socket.receive():
+            found = self._socket.receive_answers(sent.last_seq)
+            if found is None and worst is None:
+                return
+            for answer in found or ():
                 if answer.type != NLMSG_ERROR or not sent.first_seq <= answer.seq <= sent.last_seq + 1:
                     continue
                 worst = worst or refusal(answer)

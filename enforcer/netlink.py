@@ -18,6 +18,8 @@ from typing import NamedTuple
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
 TIMEOUT_S = 10
+DATAGRAM_BYTES = 1 << 18
+"""Room for one datagram of the kernel, kept: to ask for so much anew costs more than a transaction."""
 
 NLM_F_REQUEST, NLM_F_MULTI, NLM_F_ACK, NLM_F_DUMP_INTR = 0x01, 0x02, 0x04, 0x10
 NLM_F_DUMP = 0x300
@@ -29,6 +31,7 @@ NLA_TYPE_MASK = 0x3FFF
 
 HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
+_ACK = struct.Struct("=IHHIIiIHHII")
 _SOL_NETLINK = 270
 _ADD_MEMBERSHIP, _NO_ENOBUFS, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 1, 5, 10, 11, 12
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_ATTACH_FILTER = 32, 33, 26
@@ -132,6 +135,8 @@ class NetlinkSocket:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", TIMEOUT_S, 0))
         self._seq = 1
         self._send_bytes = 0
+        self._datagram = bytearray(DATAGRAM_BYTES)
+        self._read = memoryview(self._datagram)
 
     def fileno(self) -> int:
         """Descriptor for a reactor's reader."""
@@ -165,6 +170,18 @@ class NetlinkSocket:
         except BlockingIOError:
             raise TimeoutError(errno.ETIMEDOUT, "the kernel did not answer on netlink") from None
 
+    def receive_answers(self, seq: int) -> list[Message] | None:
+        """As ``receive``; None if all that came is the acknowledgement of message ``seq``."""
+        try:
+            data = self._receive(0)
+        except BlockingIOError:
+            raise TimeoutError(errno.ETIMEDOUT, "the kernel did not answer on netlink") from None
+        if len(data) == _ACK.size:
+            _, kind, _, answers, _, number, *_ = _ACK.unpack(data)
+            if kind == NLMSG_ERROR and number == 0 and answers == seq:
+                return None
+        return list(messages(data))
+
     def receive_pending(self) -> list[Message] | None:
         """As ``receive`` without waiting: None when nothing is there."""
         try:
@@ -174,9 +191,9 @@ class NetlinkSocket:
 
     def _receive(self, flags: int) -> bytes:
         while True:
-            data, sender = self._socket.recvfrom(1 << 18, flags)
+            size, sender = self._socket.recvfrom_into(self._datagram, 0, flags)
             if sender[0] == 0:  # anybody may send to our port id; only the kernel is 0
-                return data
+                return bytes(self._read[:size])
 
     def request(self, kind: int, flags: int, payload: bytes) -> None:
         """Send one request and wait for its acknowledgement; NetlinkRefused if it is negative."""

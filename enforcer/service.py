@@ -6,7 +6,6 @@ ends the process with a traceback: it is restarted and adopts what the kernel ho
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
@@ -24,13 +23,12 @@ from enforcer.records import LogRecords
 from enforcer.removal import POD_UID, is_removed
 from enforcer.removed import Removed
 from enforcer.wiring import Wiring
+from policy.runtime import pauses
 from policy.runtime.account import AccountError, resolver_account
 from policy.runtime.clock import MonotonicReactor, install_reactor
 from policy.runtime.settings import Settings, SettingsError, load_settings, restart_needed
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
-_GC_THRESHOLDS = (50_000, 20, 100)
-"""Nearly nothing here is cyclic garbage; scanning every grant that was just made is its answer's time."""
 
 
 def preload() -> None:
@@ -46,7 +44,7 @@ def run(config_path: str, sockets: Mapping[str, socket.socket]) -> int:
     except (SettingsError, AccountError) as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE
-    gc.set_threshold(*_GC_THRESHOLDS)
+    pauses.begin()
     records = LogRecords(settings.node, settings.log.level, settings.log.format)
     reactor = install_reactor()
     process = _Process(reactor, path, settings, records)

@@ -51,6 +51,7 @@ from enforcer.sources.opening import is_same_place, open_source
 from enforcer.watch import Watch, every
 from enforcer.way import rewrite_to, way_of_dns
 from enforcer.worlds import layout_of, listen_endpoints, upstream_endpoints
+from policy.runtime import pauses
 from policy.runtime.clock import MonotonicReactor, now
 from policy.runtime.release import release
 from policy.runtime.resolvconf import host_upstreams
@@ -351,6 +352,7 @@ class Wiring:
         self._write_journal()
         self.node.unpublished = self.hub.publish(snapshot.world)
         self._reactor.callLater(0, self.watch.check)
+        self._reactor.callLater(0, pauses.settle)
         self._pods_changed()
 
     def _admitted(self) -> None:
@@ -377,9 +379,7 @@ class Wiring:
         try:
             self._journal.flush()
         except OSError as error:
-            self._records.tell(
-                "journal.failed", "error", reason=f"{error.strerror}; grants will not outlive us"
-            )
+            self._records.tell("journal.failed", "error", reason=f"{error.strerror}; no grant outlives us")
 
 
 def _ledger(settings: Settings) -> MemoryLedger:
