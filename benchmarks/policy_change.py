@@ -17,10 +17,10 @@ from typing import Any
 from enforcer.sources.kubernetes.kinds import BY_KIND
 from enforcer.sources.kubernetes.store import Store, only_needed
 from enforcer.worlds import is_same, world_of
-from policy.authority import SnapshotPublished
 from policy.compilation import Memory
 from policy.manifest import EVERY_NAMESPACE, Loaded, assemble
-from policy.runtime.framing import encode, resolver_decoder
+from policy.publication import Publication, held
+from policy.runtime.framing import MAX_TO_RESOLVER_BYTES, encode, resolver_decoder
 from policy.runtime.settings import load_settings
 from policy.snapshot import Snapshot, compile_snapshot
 from policy.world import World
@@ -87,12 +87,14 @@ class Edited:
             self._store.replace(kind, [BY_KIND[kind].cut(each) for each in objects])
         self._here, self._there = Memory(), Memory()
         self._decoder: Any = resolver_decoder()
+        self._publication = Publication(encode, MAX_TO_RESOLVER_BYTES)
+        self._told: World | None = None
+        self._held: World | None = None
         self._world: World | None = None
         self._loaded: Loaded
         self._edit: Json = {}
         self._frame = b""
         self.snapshot: Snapshot
-        self._message: SnapshotPublished
         for _, part in self.parts():
             part()
 
@@ -135,13 +137,17 @@ class Edited:
 
     def _encode(self) -> None:
         assert self._world is not None
-        self._frame = encode(SnapshotPublished(self._world))
+        self._publication.publish(self._world)
+        self._frame = self._publication.frame(self._told)
+        self._told = self._world
 
     def _decode(self) -> None:
-        (self._message,) = self._decoder.feed(self._frame)
+        (message,) = self._decoder.feed(self._frame)
+        self._held = held(self._held, message)
 
     def _compile_there(self) -> None:
-        there = compile_snapshot(self._message.world, self._there)
+        assert self._held is not None
+        there = compile_snapshot(self._held, self._there)
         assert there.policy_hash == self.snapshot.policy_hash
 
 

@@ -32,11 +32,11 @@ from policy.authority import (
     Hello,
     LookupsRecorded,
     PodsEnforced,
-    SnapshotPublished,
     ToEnforcer,
 )
 from policy.pods import Pod
-from policy.runtime.framing import FramingError, encode, enforcer_decoder
+from policy.publication import Publication
+from policy.runtime.framing import MAX_TO_RESOLVER_BYTES, FramingError, encode, enforcer_decoder
 from policy.world import World
 
 SOCKET = "authority.sock"
@@ -113,7 +113,9 @@ class Link(TwistedProtocol):
         self._reading = True
         self.writable = False
         """Nothing waits in Twisted's buffer, so that what is sent now goes into the socket itself."""
-        self.unsent: bytes | None = None
+        self._is_greeted = False
+        self._told: World | None = None
+        """The world of the snapshot that was sent last."""
 
     def connectionMade(self) -> None:
         """Check who it is; greet with version, sockets and the present snapshot."""
@@ -132,14 +134,15 @@ class Link(TwistedProtocol):
             self.transport.sendFileDescriptor(kept.fileno())
         if self._hub.enforced:
             self.answer(encode(PodsEnforced(self._hub.enforced)))
-        self.publish(self._hub.world_frame)
+        self._is_greeted = True
 
-    def publish(self, frame: bytes | None) -> None:
-        """Send a snapshot; one that cannot leave yet is replaced by a newer one."""
-        if not self.writable:
-            self.unsent = frame
-        elif frame is not None:
-            self.answer(frame)
+    def publish(self) -> None:
+        """Send the present snapshot, or what changed; once what was sent before has left."""
+        if self.writable and self._is_greeted:
+            frame = self._hub.publication.frame(self._told)
+            self._told = self._hub.publication.world
+            if frame:
+                self.answer(frame)
 
     def answer(self, data: bytes) -> None:
         """Send now, as far as the socket takes it: a loop turn later costs as much as the rest."""
@@ -177,8 +180,7 @@ class Link(TwistedProtocol):
     def resumeProducing(self) -> None:
         """Twisted: all that it was given is written. Until then, requests wait."""
         self.writable = True
-        unsent, self.unsent = self.unsent, None
-        self.publish(unsent)
+        self.publish()
         self._hub.wake()
 
     def stopProducing(self) -> None:
@@ -223,7 +225,7 @@ class LinkHub(Factory):
         self.uids = uids
         self.sockets = sockets
         self.hello = encode(Hello(version, tuple(sockets)))
-        self.world_frame: bytes | None = None
+        self.publication = Publication(encode, MAX_TO_RESOLVER_BYTES)
         self.enforced: tuple[str, ...] = ()
         self.links: list[Link] = []
         self._turn_done = turn_done
@@ -250,12 +252,12 @@ class LinkHub(Factory):
         """
         said = ""
         try:
-            self.world_frame = encode(SnapshotPublished(world))
+            self.publication.publish(world)
         except FramingError as error:
             said = f"pods' lookups are decided by an earlier policy: {error}; remove policies or pods' labels"
         else:
             for link in self.links:
-                link.publish(self.world_frame)
+                link.publish()
         self.wake()
         return said
 

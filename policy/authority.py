@@ -7,16 +7,20 @@ one tagged message a frame (``policy.runtime.framing``).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import msgspec
 
+from policy.pods import Pod, Service
+from policy.rules import Policy
 from policy.world import World
+
+T = TypeVar("T")
 
 MAX_ADDRESSES = 4096
 """Addresses in one grant request: more than any 65,535-byte DNS message can carry (4,094 A)."""
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Grows with every change of these messages that the other side's release could not understand."""
 
 Outcome = Literal["realized", "denied", "limit", "failed"]
@@ -38,6 +42,28 @@ class SnapshotPublished(msgspec.Struct, frozen=True, array_like=True, tag="snaps
     """Enforcer → resolver: the world of this generation is in force from now on."""
 
     world: World
+
+
+class Splice(msgspec.Struct, Generic[T], frozen=True, array_like=True):
+    """At this place of the tuple before, so many are gone, and these came."""
+
+    at: int
+    gone: int
+    came: tuple[T, ...]
+
+
+class WorldChanged(msgspec.Struct, frozen=True, array_like=True, tag="changed"):
+    """Enforcer → resolver: as ``SnapshotPublished``, said as a change of the one before on this connection.
+
+    ``world`` is whole but for the three tuples, which are those of generation ``base`` with the splices
+    (ascending, apart). Whoever does not hold ``base`` gives the connection up: the next brings the whole.
+    """
+
+    base: int
+    world: World
+    policies: tuple[Splice[Policy], ...]
+    pods: tuple[Splice[Pod], ...]
+    services: tuple[Splice[Service], ...]
 
 
 class GrantRequested(msgspec.Struct, frozen=True, array_like=True, tag="grant"):
@@ -127,5 +153,5 @@ class PodsEnforced(msgspec.Struct, frozen=True, array_like=True, tag="enforced")
     uids: tuple[str, ...] = ()
 
 
-ToResolver = Hello | SnapshotPublished | GrantAnswered | PodsEnforced
+ToResolver = Hello | SnapshotPublished | WorldChanged | GrantAnswered | PodsEnforced
 ToEnforcer = Hello | GrantRequested | LookupsRecorded | CountersReported

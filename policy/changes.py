@@ -7,7 +7,7 @@ two that are equal and not the same are two.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import is_
 from typing import Any, TypeVar
 
@@ -58,3 +58,35 @@ def gone_and_come(old: Sequence[T], new: Sequence[T]) -> tuple[list[T], list[T]]
             there[id(each)] -= 1
             gone.append(each)
     return gone, came
+
+
+def splices(old: Sequence[T], new: Sequence[T]) -> Iterator[tuple[int, int, tuple[T, ...]]]:
+    """Yield (place in the old, how many are gone there, what came there): ascending, apart."""
+    first, last = ends(old, new)
+    end = len(old) - last
+    places = {id(old[place]): place for place in range(end - 1, first - 1, -1)}
+    at, came = first, []
+    for each in new[first : len(new) - last]:
+        place = places.get(id(each), -1)
+        if place < at:
+            came.append(each)
+            continue
+        if place > at or came:
+            yield at, place - at, tuple(came)
+            came = []
+        at = place + 1
+    if at < end or came:
+        yield at, end - at, tuple(came)
+
+
+def spliced(old: tuple[T, ...], changes: Iterable[tuple[int, int, Sequence[T]]]) -> tuple[T, ...]:
+    """Return the old with the splices; ``ValueError`` if they are not of this one."""
+    new: list[T] = []
+    done = 0
+    for at, gone, came in changes:
+        if not 0 <= done <= at <= at + gone <= len(old):
+            raise ValueError(f"a change of {gone} at {at} of {len(old)}")
+        new += old[done:at]
+        new += came
+        done = at + gone
+    return (*new, *old[done:])

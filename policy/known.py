@@ -74,10 +74,9 @@ class KnownPolicies:
         self._seen = policies
         touched = self._exchange(gone, came, old_roster)
         if roster is not old_roster:
-            for known in self._dependent:
+            for known in list(self._dependent):
                 if known not in touched:
-                    self.index.remove(known, known.policy, old_roster)
-                    self._relate(known)
+                    self._anew(known, old_roster)
         return list(touched)
 
     def rules(self, known: Known) -> tuple[CompiledRule, ...]:
@@ -139,6 +138,16 @@ class KnownPolicies:
         self.index.remove(known, known.policy, roster)
         return known
 
+    def _anew(self, old: Known, old_roster: Roster) -> None:
+        """Take a policy that means something else among other pods and Services: it is another one."""
+        self.index.remove(old, old.policy, old_roster)
+        self._wrong.pop(old, None)
+        del self._dependent[old]
+        known = self._known[old.key] = Known(old.key, old.policy)
+        self.order[bisect_left(self._keys, old.key)] = known
+        self._dependent[known] = None
+        self._relate(known)
+
     def _count(self, base: _Base) -> int:
         """Return how many equal ones there are."""
         count = 0
@@ -150,7 +159,6 @@ class KnownPolicies:
         """Put it into the index, and find out what is wrong with it."""
         assert self._destinations is not None  # noqa: S101 - ``follow`` has just set it
         known.missing = self.index.add(known, known.policy, self._roster)
-        known.rules = None
         found = [*_missing(known.policy, known.missing)]
         readable = _readable(known.policy, known.missing)
         if not is_clear(readable):
@@ -158,8 +166,6 @@ class KnownPolicies:
         known.problems = tuple(found)
         if found:
             self._wrong[known] = None
-        else:
-            self._wrong.pop(known, None)
 
 
 def _base(policy: Policy) -> _Base:

@@ -24,7 +24,16 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from policy.authority import PROTOCOL, GrantAnswered, Hello, PodsEnforced, SnapshotPublished, ToEnforcer
+from policy.authority import (
+    PROTOCOL,
+    GrantAnswered,
+    Hello,
+    PodsEnforced,
+    SnapshotPublished,
+    ToEnforcer,
+    WorldChanged,
+)
+from policy.publication import NotHeld, held
 from policy.runtime.clock import MonotonicReactor
 from policy.runtime.framing import FramingError, encode, resolver_decoder
 from policy.world import World
@@ -156,7 +165,8 @@ class _Connection(TwistedProtocol):
         self._decoder = resolver_decoder()
         self._descriptors: list[int] = []
         self._expected: Hello | None = None
-        self._early: list[SnapshotPublished | GrantAnswered | PodsEnforced] = []
+        self._early: list[SnapshotPublished | WorldChanged | GrantAnswered | PodsEnforced] = []
+        self._world: World | None = None
         self._greeting: IDelayedCall | None = None
         self._is_up = False
         self._reason = "closed by the enforcer"
@@ -218,9 +228,14 @@ class _Connection(TwistedProtocol):
         for message in early:
             self._hand_on(message)
 
-    def _hand_on(self, message: SnapshotPublished | GrantAnswered | PodsEnforced) -> None:
-        if isinstance(message, SnapshotPublished):
-            self._authority.world_published(message.world)
+    def _hand_on(self, message: SnapshotPublished | WorldChanged | GrantAnswered | PodsEnforced) -> None:
+        if isinstance(message, SnapshotPublished | WorldChanged):
+            try:
+                self._world = held(self._world, message)
+            except NotHeld as doubt:
+                self._cut(str(doubt))
+                return
+            self._authority.world_published(self._world)
         elif isinstance(message, PodsEnforced):
             self._authority.pods_enforced(message.uids)
         else:

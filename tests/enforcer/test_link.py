@@ -171,12 +171,13 @@ def test_another_uid_is_refused(tmp_path: Path) -> None:
 def test_requests_are_answered_after_the_snapshot_that_decided_them(loop: _Loop) -> None:
     """A new generation's snapshot leaves before its first answer."""
     peer = _Resolver(loop)
+    loop.until(lambda: len(peer.read()) == 2)
     snapshot = loop.rig.apply(POLICY, private_zones=("a.internal",))
     loop.hub.publish(snapshot.world)
     peer.peer.sendall(encode(loop.rig.request("a.example.org", API)))
     loop.until(lambda: bool(peer.answers()))
     kinds = [type(each).__name__ for each in peer.got]
-    assert kinds[-2:] == ["SnapshotPublished", "GrantAnswered"]
+    assert kinds[-2:] == ["WorldChanged", "GrantAnswered"]
     assert peer.answers()[0].generation == snapshot.generation
     assert peer.answers()[0].outcomes == ("realized",)
 

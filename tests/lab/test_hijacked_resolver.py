@@ -31,7 +31,9 @@ from policy.authority import (
     LookupsRecorded,
     SnapshotPublished,
     UpstreamState,
+    WorldChanged,
 )
+from policy.publication import held
 from policy.runtime.framing import encode, resolver_decoder
 from policy.world import World
 
@@ -92,8 +94,8 @@ class Hijacked:
             for message in self._decoder.feed(data):
                 if isinstance(message, Hello):
                     self._names = message.sockets
-                elif isinstance(message, SnapshotPublished):
-                    self.world = message.world
+                elif isinstance(message, SnapshotPublished | WorldChanged):
+                    self.world = held(self.world, message)
                 elif isinstance(message, GrantAnswered):
                     self.answers.append(message)
             self._unnamed += [socket.socket(fileno=descriptor) for descriptor in descriptors]

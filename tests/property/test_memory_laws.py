@@ -154,6 +154,20 @@ def test_an_old_snapshot_stays_as_it_is(history: list[World]) -> None:
     assert said(first) == before
 
 
+def test_pods_as_a_destination_are_looked_up_again() -> None:
+    """A policy that stays the same means other addresses once there are other pods."""
+    to = Destination(kind="pods", labels={"app": "b"})
+    rule = Rule(name="r", action="permit", destinations=(to,), selector=Selector(match_labels={"app": "a"}))
+    own = Policy(namespace="ns", name="m", kind="FirewallPolicy", rules=(rule,))
+    pod = Pod(namespace="ns", name="p", uid="u", addresses=("10.0.0.1",), labels={"app": "a"})
+    there = Pod(namespace="ns", name="q", uid="v", addresses=("10.0.0.2",), labels={"app": "b"})
+    memory = Memory()
+    world = World(generation=1, pods=(pod,), policies=(own,), cluster_traffic="govern")
+    for pods, is_open in (((pod,), False), ((pod, there), True), ((pod,), False)):
+        snapshot = compile_snapshot(msgspec.structs.replace(world, pods=pods), memory)
+        assert snapshot.decide(pod, None, to_packed("10.0.0.2"), "tcp", 443).permitted is is_open
+
+
 def test_what_did_not_change_is_the_same() -> None:
     """The memory works at all: a pod's answers survive a change that is not its own."""
     own = Rule(

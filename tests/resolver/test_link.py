@@ -6,10 +6,13 @@ import os
 import socket
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from twisted.internet.protocol import Factory, Protocol
 
 from policy.authority import PROTOCOL, GrantAnswered, GrantRequested, Hello, SnapshotPublished
+from policy.pods import Pod
+from policy.publication import change_of
 from policy.runtime.framing import encode, enforcer_decoder
 from policy.world import World
 from resolver.link import MAX_UNSENT_BYTES, Link
@@ -22,6 +25,7 @@ class Service:
 
     def __init__(self):
         self.told = []
+        self.worlds = []
         self.descriptors = []
 
     def greeted(self, hello, descriptors):
@@ -30,6 +34,7 @@ class Service:
 
     def world_published(self, world):
         self.told.append(("world", world.generation))
+        self.worlds.append(world)
 
     def grants_answered(self, answer):
         self.told.append(("answer", answer.id))
@@ -121,6 +126,31 @@ def test_the_greeting_brings_sockets_and_then_the_world(reactor, linked, first):
         ]
     assert link.is_up
     reactor.spin(lambda: enforcer.received == [Hello("1")])
+
+
+def test_a_change_is_made_to_the_world_that_is_held(reactor, linked):
+    """The world that follows is handed on whole; what did not change is the same object as before."""
+    _, enforcer, service = linked(hello_with())
+    reactor.spin(lambda: len(service.told) == 2)
+    pod = Pod(namespace="ns", name="p", uid="u", addresses=("10.0.0.1",))
+    one = World(generation=8, pods=(pod,))
+    two = msgspec.structs.replace(one, generation=9, cluster_domain="other.local")
+    for old, new in ((World(generation=7), one), (one, two)):
+        enforcer.connections[0].transport.write(encode(change_of(old, new)))
+    reactor.spin(lambda: ("world", 9) in service.told)
+    assert service.worlds == [World(generation=7), one, two]
+    assert service.worlds[1].pods[0] is service.worlds[2].pods[0]
+
+
+def test_a_change_of_another_world_is_asked_for_as_a_whole(reactor, linked):
+    """Nothing is made of it: the connection is given up, and the next one brings everything."""
+    link, enforcer, service = linked(hello_with())
+    reactor.spin(lambda: len(service.told) == 2)
+    change = change_of(World(generation=8), World(generation=9))
+    enforcer.connections[0].transport.write(encode(change))
+    reactor.spin(lambda: len(enforcer.connections) == 2 and link.is_up, 2)
+    reactor.spin(lambda: service.told.count(("world", 7)) == 2)
+    assert ("world", 9) not in service.told
 
 
 def test_requests_go_up_and_answers_come_down(reactor, linked):
