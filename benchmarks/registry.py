@@ -6,7 +6,13 @@ from importlib import import_module
 
 from benchmarks.rows import Bench
 
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = (
+    "benchmarks.serving.answers",
+    "benchmarks.serving.misses",
+    "benchmarks.serving.held",
+    "benchmarks.serving.throughput",
+    "benchmarks.serving.streams",
+)
 
 
 def benches() -> list[Bench]:

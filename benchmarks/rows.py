@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -203,12 +204,20 @@ class Bench(NamedTuple):
     run: Callable[[Plan], Iterable[Row]]
 
 
-def all_rows(benches: Iterable[Bench], plan: Plan, say: Callable[[str], None]) -> Iterator[Row]:
-    """Run them, saying each row as it is done."""
+def all_rows(
+    benches: Iterable[Bench], plan: Plan, say: Callable[[str], None], failures: list[str]
+) -> Iterator[Row]:
+    """Run them, saying each row as it is done; one that cannot run is said too, and the next goes on."""
     for bench in benches:
         say(f"# {bench.name}: {bench.title}")
-        for row in bench.run(plan):
-            say(row.line())
+        try:
+            for row in bench.run(plan):
+                say(row.line())
+                yield row
+        except (SystemExit, OSError, AssertionError, RuntimeError, subprocess.SubprocessError) as failure:
+            failures.append(f"{bench.name}: {failure}")
+            row = not_measured(bench.title, "", (), str(failure)[-500:])
+            say(f"{bench.name} FAILED: {failure}")
             yield row
 
 

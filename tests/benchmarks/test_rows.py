@@ -135,8 +135,29 @@ def test_rows_are_said_as_they_are_done() -> None:
         assert any("first" in line for line in said)
         yield judged("second", "µs", QUIET)
 
-    assert len(list(all_rows([Bench("both", "two rows", quick=True, run=both)], Plan(), said.append))) == 2
+    assert (
+        len(list(all_rows([Bench("both", "two rows", quick=True, run=both)], Plan(), said.append, []))) == 2
+    )
     assert len(said) == 3
+
+
+def test_what_cannot_be_measured_is_said_and_the_next_goes_on() -> None:
+    """A row without a verdict, and a failure."""
+
+    def broken(_: Plan) -> Iterator[Row]:
+        yield judged("first", "µs", QUIET)
+        raise SystemExit("dnsperf is gone")
+
+    def fine(_: Plan) -> Iterator[Row]:
+        yield judged("second", "µs", QUIET)
+
+    failures: list[str] = []
+    benches = [Bench("a", "broken", quick=True, run=broken), Bench("b", "fine", quick=True, run=fine)]
+    rows = list(all_rows(benches, Plan(), lambda _: None, failures))
+    assert [row.work for row in rows] == ["first", "broken", "second"]
+    assert rows[1].met is None
+    assert rows[1].note == "dnsperf is gone; not measured"
+    assert failures == ["a: dnsperf is gone"]
 
 
 def test_the_file_holds_what_the_contract_names(tmp_path: Path) -> None:

@@ -1,0 +1,62 @@
+"""Rows of throughput: answers a second with one core for each process.
+
+The resolver has the first core, the enforcer the next; with two cores the load and the upstream share the
+enforcer's, so that the figure of misses is lower than that of a node with cores to spare. What the busier
+process could serve on a core of its own follows from its CPU a miss, and is a row too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks import peers
+from benchmarks.rows import OWN, Bench, Limit, Plan, Row, interleaved, judged
+from benchmarks.serving.answers import CACHED
+from benchmarks.serving.held import spread_out
+from benchmarks.serving.load import Start, ask, names, stand
+from benchmarks.serving.misses import fresh, known
+from benchmarks.topology import CORES
+
+LEAST_MISSES = 8_000
+
+
+def throughput(plan: Plan) -> Iterator[Row]:
+    """As fast as they answer: the same 100 names, then distinct ones."""
+    times, count = plan.sized(1_000, 200), plan.sized(10_000, 2_500)
+    starts: dict[str, Start] = {"dnsmasq": peers.dnsmasq, "Unbound": peers.unbound, OWN: peers.nameward}
+    busier: list[float] = []
+    with stand(starts, known=known(plan, count)) as ready:
+        own = ready[OWN]
+        spread_out(own)
+        each = [found for name in ("nw-resolver", "nw-enforcer") if (found := own.named(name))]
+
+        def cached_qps(name: str) -> float:
+            return ask(ready[name], names(range(CACHED)), times=times).qps
+
+        def missed_qps(name: str, number: int) -> float:
+            before_s = [peers.cpu_s(processes) for processes in each]
+            qps = ask(ready[name], fresh(number, count), window=64).qps
+            if name == OWN and number >= 0:
+                used_s = [peers.cpu_s(ours) - was for ours, was in zip(each, before_s, strict=True)]
+                busier.append(count / max(used_s))
+            return qps
+
+        cached = interleaved(plan.rounds, {name: lambda _, name=name: cached_qps(name) for name in ready})  # type: ignore[misc]
+        missed = interleaved(
+            plan.rounds,
+            {name: lambda number, name=name: missed_qps(name, number) for name in ready},  # type: ignore[misc]
+        )
+    shared = "" if len(CORES) > 3 else f"{len(CORES)} cores: the load and the upstream share the enforcer's"
+    yield judged("cached answers a second, one core", "1/s", cached, (Limit(0.9, "dnsmasq", at_least=True),))
+    least = (Limit(LEAST_MISSES, at_least=True),)
+    yield judged("misses with grants a second, one core for each process", "1/s", missed, least, note=shared)
+    yield judged(
+        "misses with grants a second that the busier process has CPU for",
+        "1/s",
+        {OWN: busier},
+        least,
+        note="1 / its CPU a miss",
+    )
+
+
+ROWS = (Bench("throughput", "answers a second", quick=False, run=throughput),)
