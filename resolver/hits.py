@@ -119,6 +119,8 @@ class Hits:
         end = 0
         if hit is None:
             end = wire.find(0, 12)
+            if end < 0:
+                return None
             name = wire[12:end]
             small = name.lower()
             if small == name:
