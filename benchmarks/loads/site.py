@@ -147,14 +147,17 @@ class Site:
                 process.kill()
 
     @contextmanager
-    def nameward(self, *, within_s: float = 60.0, **limits: object) -> Iterator[Node]:
-        """Run the node as a user runs it; ``limits`` beside the defaults. Yields once it says it enforces."""
+    def nameward(
+        self, *, within_s: float = 60.0, limits: Json | None = None, grace: str = "1m"
+    ) -> Iterator[Node]:
+        """Run the node as a user runs it, ``limits`` beside the defaults. Yields once it enforces."""
         folder = self.folder / "node"
         folder.mkdir(exist_ok=True)
         config = _CONFIG | {
             "runtimeDir": str(folder / "run"),
             "policy": _CONFIG["policy"] | {"manifests": [str(self.manifests)]},
-            "limits": limits,
+            "enforcement": _CONFIG["enforcement"] | {"grace": grace},
+            "limits": limits or {},
         }
         (folder / "nameward.yaml").write_text(json.dumps(config))
         node = Node(folder)
