@@ -11,16 +11,14 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from enforcer.doors import FlowsDoor, FlowTuple, KernelDoor, OffLoop
-from enforcer.elements import live_twin
 from enforcer.kernel import KernelRejected
 from enforcer.ledger import Account, Holding, Ledger, Past, latest_reason
-from enforcer.plan import absence
 from policy.grants import lasts_until
 
 SETTLED_S = 2.0
 """A grant is over for the collection this long after its end: its last flow is in conntrack then."""
-PIECE = 500
-"""Holdings collected in one turn of the loop."""
+PIECE = 100
+"""Holdings collected in one turn of the loop: as long as a few lookups."""
 LOOKED_AT = 4000
 """Destinations looked at in one turn of the loop: under a millisecond."""
 
@@ -74,7 +72,7 @@ class Collection:
         if not over:
             self.is_running = False
             return
-        pairs = {(account.identity.source, holding.destination) for account, holding in over}
+        pairs = {(account.source, holding.destination) for account, holding in over}
         self._off_loop(lambda: self._flows.used(pairs), lambda used: self._judge(over, used, before))
 
     def _judge(self, over: list[tuple[Account, Holding]], used: set[FlowTuple], before: float) -> None:
@@ -84,10 +82,8 @@ class Collection:
         unused = (
             (account, holding)
             for account, holding in over
-            if not any(
-                holding.covers(protocol, port)
-                for protocol, port in by_pair.get((account.identity.source, holding.destination), ())
-            )
+            if (flows := by_pair.get((account.source, holding.destination))) is None
+            or not any(holding.covers(protocol, port) for protocol, port in flows)
         )
         self._collect(unused, before)
 
@@ -98,8 +94,8 @@ class Collection:
             return
         piece = [each for each in looked_at if each[1].until < before and self._is_held(*each)]
         try:
-            self._kernel.commit(
-                absence((live_twin(holding.key[0]), *holding.key[1:]) for _, holding in piece)
+            self._kernel.commit_ends(
+                [(holding.way, holding.source + holding.destination) for _, holding in piece]
             )
         except KernelRejected:
             self.is_running = (

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from enforcer.bridge import Bridge
 from enforcer.elements import Change, InstalledElement
+from enforcer.ways import Ended
 
 FlowTuple = tuple[bytes, bytes, str, int]
 """Pod address, destination, protocol (by name, or its number), port (0: none)."""
@@ -21,6 +22,9 @@ class KernelDoor(Protocol):
 
     def commit(self, changes: Sequence[Change]) -> None:
         """Make all changes or raise ``KernelRejected``."""
+
+    def commit_ends(self, ended: Sequence[Ended]) -> None:
+        """Make sure that these live elements are gone, or raise ``KernelRejected``."""
 
     def install(self, text: str) -> None:
         """Replace the policy table, or the one between a bridge's ports."""

@@ -29,7 +29,7 @@ from enforcer.netlink import (
     attributes,
     refusal,
 )
-from enforcer.ways import Grant, changes_of
+from enforcer.ways import Ended, Grant, changes_of
 
 _GROUP_NFTABLES = 7
 _MONITOR_BYTES = 8 << 20
@@ -104,6 +104,12 @@ class Kernel:
         elif grants:
             first = self._socket.next_seq(2 * len(grants) + 4)
             self._exchange(transaction.grants(self._table, grants, first))
+
+    def commit_ends(self, ended: Sequence[Ended]) -> None:
+        """As ``commit`` of the absence of these live elements; a refusal names no change."""
+        if ended:
+            first = self._socket.next_seq(4 * len(ended) + 4)
+            self._exchange(transaction.ends(self._table, ended, first))
 
     def _exchange(self, sent: transaction.Batch) -> None:
         self._socket.send(sent.data)

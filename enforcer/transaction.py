@@ -24,7 +24,7 @@ from enforcer.netlink import (
     attributes,
     text,
 )
-from enforcer.ways import Grant
+from enforcer.ways import Ended, Grant
 
 NFPROTO_INET, NFPROTO_BRIDGE = 1, 7
 SUBSYSTEM = 10
@@ -134,6 +134,27 @@ def grants(table: str, opened: Sequence[Grant], first_seq: int) -> Batch:
             if is_prolonged:
                 break
     return _frame(table, runs, first_seq)
+
+
+def ends(table: str, ended: Sequence[Ended], first_seq: int) -> Batch:
+    """Encode that elements are gone of which ``plan.absence`` says the same: each is added, then deleted."""
+    runs: list[_Run] = []
+    latest: dict[str, int] = {}
+    sizes: list[int] = []
+    for way, pair in ended:
+        key = pair + way.tail
+        encoded = _DATA_HEADERS[_ELEM_KEY, len(key)] + key
+        at = latest.get(way.live, -1)
+        if at < 0 or sizes[at] + len(encoded) + 4 > _NEST_BYTES:
+            at = latest[way.live] = len(runs)
+            runs.append((way.live, NEWSETELEM, [], []))
+            sizes.append(0)
+        runs[at][3].append(_ELEMENT_HEADERS[len(encoded)])
+        runs[at][3].append(encoded)
+        sizes[at] += 4 + len(encoded)
+    return _frame(
+        table, [*runs, *((name, DELSETELEM, none, same) for name, _, none, same in runs)], first_seq
+    )
 
 
 _ELEMENT_HEADERS = [_ATTRIBUTE.pack(4 + size, 1 | NLA_NESTED) for size in range(512)]

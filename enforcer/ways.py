@@ -48,6 +48,10 @@ Grant = tuple[Way, bytes, int, bytes, bool]
 """A way, the pair of addresses, how long (ms), the comment; is it prolonged (its live twin stands)?"""
 
 
+Ended = tuple[Way, bytes]
+"""A way and a pair of addresses whose live element is to go."""
+
+
 @lru_cache(maxsize=16384)
 def way_of(grants: str, tail: bytes) -> Way:
     """Return the way of a set and the end of a key; ``KeyError`` if the set holds no grants."""

@@ -20,7 +20,8 @@ class Realized:
     """Until when each address is open, by the pod's addresses and name."""
 
     def __init__(self) -> None:
-        self._pods: dict[Pod, dict[tuple[str, bytes], float]] = {}
+        self._pods: dict[Pod, dict[bytes, float]] = {}
+        """By name, NUL (no name has one) and address in one: there is an entry for every grant."""
         self._renewing: set[tuple[Pod, str, int]] = set()
 
     def until(self, pod: Pod, name: str, addresses: Iterable[bytes]) -> float:
@@ -29,8 +30,9 @@ class Realized:
         if known is None:
             return NEVER
         least = float("inf")
+        start = name.encode() + b"\0"
         for address in addresses:
-            until = known.get((name, address), NEVER)
+            until = known.get(start + address, NEVER)
             if until < least:
                 if until == NEVER:
                     return NEVER
@@ -42,8 +44,9 @@ class Realized:
         known = self._pods.setdefault(pod, {})
         if len(known) >= MAX_PER_POD:
             known.clear()
+        start = name.encode() + b"\0"
         for address in addresses:
-            key = (name, address)
+            key = start + address
             if until > known.get(key, 0.0):
                 known[key] = until
 

@@ -19,7 +19,8 @@ from enforcer.elements import (
     interface_key,
 )
 from enforcer.kernel import Capabilities, Event, KernelRejected
-from enforcer.ways import Grant, changes_of
+from enforcer.plan import absence
+from enforcer.ways import Ended, Grant, changes_of
 
 _SET = re.compile(r"^\s*set (\w+) \{ type ([^;]+);(.*)\}$", re.MULTILINE)
 _FILLED = re.compile(r"add element inet \w+ (uplinks) \{ ([^}]*) \}")
@@ -125,6 +126,10 @@ class FakeKernel:
     def commit_grants(self, grants: Sequence[Grant]) -> None:
         """As ``Kernel.commit_grants``."""
         self.commit(changes_of(grants))
+
+    def commit_ends(self, ended: Sequence[Ended]) -> None:
+        """As ``Kernel.commit_ends``."""
+        self.commit(absence((way.live, pair + way.tail, b"") for way, pair in ended))
 
     def commit_guard(self, changes: Sequence[Change]) -> None:
         """As ``Kernel.commit_guard``."""

@@ -11,6 +11,8 @@ import pytest
 from enforcer.elements import PREFIX_SETS, Add, Element, KnownPod, Remove, Renew, node_elements, settled
 from enforcer.kernel import Kernel, KernelRejected
 from enforcer.ruleset import Layout, guard, structure
+from enforcer.ways import permitted
+from policy.decision import Permit
 from tests.fakes import FakeKernel
 
 KEY = bytes((10, 0, 0, 1, 45, 0, 0, 1, 6, 0, 0, 0, 1, 187, 0, 0))
@@ -53,6 +55,33 @@ class KernelContract:
         assert 59_000 < found.expires_ms <= 60_000
         (live,) = built.elements("live4")
         assert live.expires_ms is None
+
+    def test_grants_come_with_their_twins_and_are_prolonged_without(self, built):
+        """The short way does what the long one does; a second prolonging changes the first's time alone."""
+        (by,) = permitted([Permit("tcp", 443, 443, "ns/policy", "rule")], 4)
+        built.commit_grants([(by.way, KEY[:8], 60_000, b"ns/policy/rule|api.example", False)])
+        self.pass_time(0.2)
+        assert (built.elements("grants4")[0].expires_ms or 0) <= 59_850
+        built.commit_grants([(by.way, KEY[:8], 60_000, b"another", True)])
+        (found,) = built.elements("grants4")
+        assert (found.key, found.comment) == (KEY, b"ns/policy/rule|api.example")
+        assert (found.expires_ms or 0) > 59_850
+        assert [(each.key, each.expires_ms) for each in built.elements("live4")] == [(KEY, None)]
+
+    def test_what_ends_is_gone_whether_it_was_there_or_not(self, built):
+        """Of live elements; the grants' end by themselves."""
+        (by,) = permitted([Permit("tcp", 443, 443, "p", "r")], 4)
+        built.commit_grants([(by.way, KEY[:8], 60_000, b"", False)])
+        built.commit_ends([(by.way, KEY[:8]), (by.way, NEXT[:8])])
+        assert (built.elements("live4"), len(built.elements("grants4"))) == ([], 1)
+
+    def test_a_refusal_of_grants_opens_none(self, kernel):
+        """Without the table: neither of two."""
+        (by,) = permitted([Permit("tcp", 443, 443, "p", "r")], 4)
+        two = [(by.way, KEY[:8], 60_000, b"", False), (by.way, NEXT[:8], 60_000, b"", False)]
+        with pytest.raises(KernelRejected) as refused:
+            kernel.commit_grants(two)
+        assert refused.value.errno == errno.ENOENT
 
     def test_adding_again_changes_nothing(self, built):
         """Neither time nor comment: only a removal before it, in the same transaction, does."""

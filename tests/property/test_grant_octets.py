@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from enforcer.elements import grant_keys
 from enforcer.identity import comment, comment_of, comment_start
 from enforcer.identity import comment_end as end_of
-from enforcer.transaction import batch, grants
+from enforcer.plan import absence
+from enforcer.transaction import batch, ends, grants
 from enforcer.ways import Grant, changes_of, permitted
 from policy.decision import Permit
 
@@ -62,6 +63,14 @@ def test_both_ways_give_the_same_octets(some: list[Grant], times: int) -> None:
         grants("nameward", some * times, 7).data
         == batch("nameward", changes_of(some * times), 7, renews=True).data
     )
+
+
+@given(opened())
+def test_what_ends_is_absent_in_the_same_octets(some: list[Grant]) -> None:
+    """Added and deleted, set by set."""
+    ended = list({(way, pair): None for way, pair, *_ in some})
+    long = batch("nameward", absence((way.live, pair + way.tail, b"") for way, pair in ended), 7, renews=True)
+    assert ends("nameward", ended, 7).data == long.data
 
 
 def test_many_are_split_alike() -> None:
