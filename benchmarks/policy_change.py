@@ -18,7 +18,8 @@ from enforcer.sources.kubernetes.kinds import BY_KIND
 from enforcer.sources.kubernetes.store import Store, only_needed
 from enforcer.worlds import is_same, world_of
 from policy.compilation import Memory
-from policy.manifest import EVERY_NAMESPACE, Loaded, assemble
+from policy.manifest import EVERY_NAMESPACE, Loaded
+from policy.manifest_assembly import Assembly
 from policy.publication import Publication, held
 from policy.runtime.framing import MAX_TO_RESOLVER_BYTES, encode, resolver_decoder
 from policy.runtime.settings import load_settings
@@ -85,6 +86,7 @@ class Edited:
             ("Pod", [pod(number, policies) for number in range(LOCAL_PODS)]),
         ):
             self._store.replace(kind, [BY_KIND[kind].cut(each) for each in objects])
+        self._assembly = Assembly(EVERY_NAMESPACE)
         self._here, self._there = Memory(), Memory()
         self._decoder: Any = resolver_decoder()
         self._publication = Publication(encode, MAX_TO_RESOLVER_BYTES)
@@ -95,6 +97,7 @@ class Edited:
         self._edit: Json = {}
         self._frame = b""
         self.snapshot: Snapshot
+        self.there: Snapshot
         for _, part in self.parts():
             part()
 
@@ -121,9 +124,8 @@ class Edited:
         self._store.endpoints_needed(frozenset())
 
     def _assemble(self) -> None:
-        self._loaded = only_needed(
-            assemble(self._store.reads(frozenset()), EVERY_NAMESPACE), "n", names_pods=False
-        )
+        loaded = self._assembly.assemble(self._store.reads(frozenset()))
+        self._loaded = only_needed(loaded, "n", names_pods=False)
 
     def _world_of(self) -> None:
         generation = self._world.generation + 1 if self._world else 1
@@ -147,8 +149,7 @@ class Edited:
 
     def _compile_there(self) -> None:
         assert self._held is not None
-        there = compile_snapshot(self._held, self._there)
-        assert there.policy_hash == self.snapshot.policy_hash
+        self.there = compile_snapshot(self._held, self._there)
 
 
 def main(sizes: list[int]) -> None:
@@ -163,6 +164,7 @@ def main(sizes: list[int]) -> None:
             edited.prepare(number)
             for name, part in edited.parts():
                 rows.setdefault(name, []).append(_cpu_ms(part))
+            assert edited.there.policy_hash == edited.snapshot.policy_hash
         medians = {name: statistics.median(times) for name, times in rows.items()}
         said = "  ".join(f"{name} {value:.2f}" for name, value in medians.items())
         print(f"{size:>6}: {said}  together {sum(medians.values()):.2f}")

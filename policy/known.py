@@ -40,11 +40,6 @@ class Known:
         self.rules: tuple[CompiledRule, ...] | None = None
 
     @property
-    def digest(self) -> bytes:
-        """Of the whole policy; collisions cannot be found."""
-        return self.key[3]
-
-    @property
     def stands_alone(self) -> bool:
         """Say whether it means the same whatever pods and Services there are."""
         return not any(

@@ -127,16 +127,33 @@ def assemble(files: Iterable[FileRead], governed: Governed) -> Loaded:
     for entry in entries:
         value = entry.value
         if isinstance(value, Pod):
-            pods.append(
-                msgspec.structs.replace(value, governed=governs(governed, namespaces, value.namespace))
-            )
+            pods.append(governed_pod(value, governed, namespaces))
         elif isinstance(value, Policy):
             policies.append(value)
-            if not governs(governed, namespaces, value.namespace):
-                message = f"the namespace {value.namespace} is not governed, so the policy has no effect"
-                findings.append(_warning(entry, message, "add it to policy.governedNamespaces"))
-    findings.sort(key=lambda finding: (finding.file, finding.document))
+            findings += without_effect(entry, value, governed, namespaces)
+    findings.sort(key=place_of)
     return Loaded(tuple(policies), tuple(pods), tuple(services.values()), namespaces, tuple(findings), marks)
+
+
+def place_of(finding: Finding) -> tuple[str, int]:
+    """Return what findings are sorted by."""
+    return finding.file, finding.document
+
+
+def governed_pod(pod: Pod, governed: Governed, namespaces: Mapping[str, Labels]) -> Pod:
+    """Return the pod, governed or not as its namespace is."""
+    is_governed = governs(governed, namespaces, pod.namespace)
+    return pod if pod.governed == is_governed else msgspec.structs.replace(pod, governed=is_governed)
+
+
+def without_effect(
+    entry: Entry, policy: Policy, governed: Governed, namespaces: Mapping[str, Labels]
+) -> list[Finding]:
+    """Report a policy whose namespace is not governed."""
+    if governs(governed, namespaces, policy.namespace):
+        return []
+    message = f"the namespace {policy.namespace} is not governed, so the policy has no effect"
+    return [_warning(entry, message, "add it to policy.governedNamespaces")]
 
 
 def _unreadable(entries: list[Entry]) -> list[Finding]:

@@ -6,7 +6,7 @@ or documents (only which of two equal copies is called the second one does).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -31,7 +31,7 @@ def single_objects(entries: list[Entry], findings: list[Finding]) -> list[Entry]
         if isinstance(entry.value, Slice):
             kept.append(entry)
         else:
-            by_name.setdefault(_identity(entry.value), []).append(entry)
+            by_name.setdefault(identity_of(entry.value), []).append(entry)
     for (kind, namespace, name), copies in by_name.items():
         first = copies[0]
         if len(copies) == 1:
@@ -56,7 +56,8 @@ def single_objects(entries: list[Entry], findings: list[Finding]) -> list[Entry]
     return kept
 
 
-def _identity(value: Value) -> tuple[str, str, str]:
+def identity_of(value: Value) -> tuple[str, str, str]:
+    """Return kind, namespace and name: what no two objects but slices have in common."""
     if isinstance(value, Policy):
         return value.kind, value.namespace, value.name
     if isinstance(value, NamespaceLabels):
@@ -131,6 +132,13 @@ def _linked(
     return rule, problems
 
 
+def claims_of(pod: Pod) -> Iterator[tuple[str, str]]:
+    """Yield what no two pods may both have, and where a pod says it."""
+    yield "/metadata/uid", f"the uid {pod.uid}"
+    for ip in dict.fromkeys(pod.addresses):
+        yield "/status", ip
+
+
 def shared_claims(entries: list[Entry], findings: list[Finding]) -> None:
     """Report pods that claim the uid or an address of another pod; the snapshot gives it to neither."""
     claims: dict[str, Entry] = {}
@@ -138,10 +146,7 @@ def shared_claims(entries: list[Entry], findings: list[Finding]) -> None:
         pod = entry.value
         if not isinstance(pod, Pod):
             continue
-        for pointer, what in (
-            ("/metadata/uid", f"the uid {pod.uid}"),
-            *(("/status", ip) for ip in pod.addresses),
-        ):
+        for pointer, what in claims_of(pod):
             other = claims.setdefault(what, entry)
             if other is not entry and isinstance(other.value, Pod):
                 message = f"the pods {pod.key} and {other.value.key} both claim {what}, so it is nobody's"

@@ -244,5 +244,5 @@ def _policy_hash(world: World, policies: Iterable[Known]) -> str:
     digest = hashlib.blake2b(msgspec.json.encode(settings, order="deterministic"), digest_size=8)
     if world.break_glass:
         digest.update(msgspec.json.encode(world.break_glass, order="deterministic"))
-    digest.update(b"".join(known.digest for known in policies))
+    digest.update(b"".join([known.key[3] for known in policies]))
     return digest.hexdigest()

@@ -21,7 +21,8 @@ from twisted.python.threadpool import ThreadPool
 from enforcer.metrics import Series
 from enforcer.sources import Seen
 from enforcer.sources.tree import SETTLE_S, Tree
-from policy.manifest import Governed, assemble
+from policy.manifest import Governed
+from policy.manifest_assembly import Assembly
 
 POLL_S = 2.0
 _WATCHED = (
@@ -49,7 +50,7 @@ class FilesSource:
         self._reactor = reactor
         self._threads = threads
         self._paths = tuple(paths)
-        self._governed = governed
+        self._assembly = Assembly(governed)
         self._fail = fail
         self._tree = Tree(paths)
         self._watch: inotify.INotify | None = None
@@ -103,7 +104,7 @@ class FilesSource:
         changed, again = self._tree.look(now, writing)
         if not changed:
             return None, again
-        loaded = assemble(self._tree.reads(), self._governed)
+        loaded = self._assembly.assemble(self._tree.reads())
         return Seen(loaded, self._tree.complete, self._tree.problems, now), again
 
     def _done(self, result: tuple[Seen | None, bool]) -> None:

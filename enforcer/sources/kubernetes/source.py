@@ -21,7 +21,8 @@ from enforcer.sources import Seen
 from enforcer.sources.kubernetes.cluster import Cluster, News, Place
 from enforcer.sources.kubernetes.saved import SavedCopy
 from enforcer.sources.kubernetes.store import only_needed
-from policy.manifest import Loaded, assemble
+from policy.manifest import Loaded
+from policy.manifest_assembly import Assembly
 from policy.runtime.clock import wall_now
 
 SAVED_AFTER_S: Final = 3.0
@@ -65,6 +66,7 @@ class KubernetesSource:
         self._fail = fail
         self._seen: Callable[[Seen], None] | None = None
         self._cluster = Cluster(api, place, reactor.seconds, self._died)
+        self._assembly = Assembly(place.governed)
         self._loaded = Loaded((), (), (), {}, ())
         self._is_complete = False
         self._was_saved_read = False
@@ -149,7 +151,7 @@ class KubernetesSource:
 
     def _tell_news(self, news: News) -> None:
         if news.reads is not None:
-            loaded = assemble(news.reads, self._place.governed)
+            loaded = self._assembly.assemble(news.reads)
             self._loaded = only_needed(loaded, self._place.node, names_pods=news.names_pods)
             self._is_complete = self._is_unsaved = True
             self._save_at = max(self._save_at, self._reactor.seconds() + SAVE_AFTER_S)

@@ -7,7 +7,8 @@ kept of it changed; what is not listed yet is not nothing, it is unknown.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -42,24 +43,48 @@ class Store:
 
     def __init__(self) -> None:
         self._objects: dict[str, dict[str, Held]] = {kind: {} for kind in BY_KIND}
+        self._reads: dict[str, dict[str, FileRead]] = {kind: {} for kind in BY_KIND}
+        self._naming: Counter[ServiceName] = Counter()
+        """How many policies name a Service."""
+        self._naming_pods = 0
+        self._endpoints: dict[frozenset[str], frozenset[str]] = {}
+        self._services_read: dict[frozenset[str], list[FileRead]] = {}
 
     def replace(self, kind: str, cuts: Iterable[Cut]) -> bool:
         """Take a complete list of a kind. Returns whether anything changed."""
         old = self._objects[kind]
         new = {cut.key: _held(kind, cut, old.get(cut.key)) for cut in cuts}
+        if new.keys() == old.keys() and all(held is old[key] for key, held in new.items()):
+            return False
+        for held in old.values():
+            self._count(kind, held, -1)
+        for held in new.values():
+            self._count(kind, held, 1)
         self._objects[kind] = new
-        return new.keys() != old.keys() or any(held is not old[key] for key, held in new.items())
+        self._reads[kind] = {key: held.read for key, held in new.items()}
+        return True
 
     def put(self, kind: str, cut: Cut) -> bool:
         """Take one object as it is now. Returns whether that changes anything."""
         objects = self._objects[kind]
         old = objects.get(cut.key)
         held = objects[cut.key] = _held(kind, cut, old)
-        return held is not old
+        if held is old:
+            return False
+        self._reads[kind][cut.key] = held.read
+        if old is not None:
+            self._count(kind, old, -1)
+        self._count(kind, held, 1)
+        return True
 
     def drop(self, kind: str, cut: Cut) -> bool:
         """Forget an object that was deleted. Returns whether it was known."""
-        return self._objects[kind].pop(cut.key, None) is not None
+        held = self._objects[kind].pop(cut.key, None)
+        if held is None:
+            return False
+        del self._reads[kind][cut.key]
+        self._count(kind, held, -1)
+        return True
 
     def raws(self) -> dict[str, list[Cut]]:
         """Return everything as it is kept, by kind."""
@@ -72,12 +97,23 @@ class Store:
         """Return how many objects of a kind there are."""
         return len(self._objects[kind])
 
+    def _count(self, kind: str, held: Held, by: int) -> None:
+        """Count what a policy names, or no longer does; forget what followed where it may differ now."""
+        if kind == "Service" or held.services or held.names_pods:
+            self._endpoints.clear()
+            self._services_read.clear()
+        self._naming_pods += by * held.names_pods
+        for name in held.services:
+            self._naming[name] += by
+            if not self._naming[name]:
+                del self._naming[name]
+
     # --- what follows ------------------------------------------------------------------------------
 
     @property
     def names_pods(self) -> bool:
         """Say whether a policy has pods as a destination: they may be on any node."""
-        return any(held.names_pods for held in self._policies())
+        return self._naming_pods > 0
 
     def endpoints_needed(self, dns_servers: frozenset[str]) -> frozenset[str]:
         """Return the names of Services whose EndpointSlices are needed.
@@ -85,44 +121,45 @@ class Store:
         Those are what policies name and no selector explains, and the cluster's DNS servers: what is
         behind these must be known wherever it runs, because traffic to it is never exempt.
         """
-        named = self._named()
-        return frozenset(
-            service.name
-            for service in self._services()
-            if not dns_servers.isdisjoint(service.cluster_ips)
-            or (service.selector is None and _is_named(service, named))
-        )
+        found = self._endpoints.get(dns_servers)
+        if found is None:
+            found = self._endpoints[dns_servers] = frozenset(
+                service.name
+                for service in self._services()
+                if not dns_servers.isdisjoint(service.cluster_ips)
+                or (service.selector is None and _is_named(service, self._naming))
+            )
+        return found
 
     def reads(self, dns_servers: frozenset[str]) -> list[FileRead]:
         """Return everything that is needed of what was read; the Services only that somebody names."""
-        named = None if self.names_pods else self._named()
         found: list[FileRead] = []
-        for kind, objects in self._objects.items():
-            if kind != "Service" or named is None:
-                found += [held.read for held in objects.values()]
-                continue
-            for held in objects.values():
+        for kind, reads in self._reads.items():
+            if kind != "Service" or self.names_pods:
+                found += reads.values()
+            else:
+                found += self._needed_services(dns_servers)
+        return found
+
+    def _needed_services(self, dns_servers: frozenset[str]) -> list[FileRead]:
+        found = self._services_read.get(dns_servers)
+        if found is None:
+            found = self._services_read[dns_servers] = []
+            for held in self._objects["Service"].values():
                 service = _value(held)
                 if (
                     not isinstance(service, Service)
-                    or _is_named(service, named)
+                    or _is_named(service, self._naming)
                     or not dns_servers.isdisjoint(service.cluster_ips)
                 ):
                     found.append(held.read)
         return found
-
-    def _policies(self) -> Iterator[Held]:
-        yield from self._objects["FirewallPolicy"].values()
-        yield from self._objects["WebgroupPolicy"].values()
 
     def _services(self) -> Iterator[Service]:
         for held in self._objects["Service"].values():
             service = _value(held)
             if isinstance(service, Service):
                 yield service
-
-    def _named(self) -> frozenset[ServiceName]:
-        return frozenset(name for held in self._policies() for name in held.services)
 
 
 def only_needed(loaded: Loaded, node: str, *, names_pods: bool) -> Loaded:
@@ -156,7 +193,7 @@ def _value(held: Held) -> object:
     return entries[0].value if entries else None
 
 
-def _is_named(service: Service, named: frozenset[ServiceName]) -> bool:
+def _is_named(service: Service, named: Container[ServiceName]) -> bool:
     return (service.namespace, service.name) in named or ("", service.name) in named
 
 
