@@ -24,12 +24,12 @@ from twisted.internet.unix import Server
 from twisted.python.failure import Failure
 
 from enforcer.authority import Authority, Decided
+from enforcer.greeting import Greeting
 from enforcer.records import Records
 from policy.authority import (
     CountersReported,
     GrantAnswered,
     GrantRequested,
-    Hello,
     LookupsRecorded,
     PodsEnforced,
     ToEnforcer,
@@ -40,7 +40,7 @@ from policy.runtime.framing import MAX_TO_RESOLVER_BYTES, FramingError, encode, 
 from policy.world import World
 
 SOCKET = "authority.sock"
-MAX_CONNECTIONS = 8
+MAX_CONNECTIONS = 16
 MAX_QUEUED = 2048
 """Messages of one connection that wait for a turn; beyond it nothing is read from it."""
 REQUESTS_A_TURN = 256
@@ -53,10 +53,8 @@ MAX_WAITING_ELSEWHERE = 64
 """Of these, requests of other nodes."""
 WAIT_S = 0.9
 """How long a request may wait for its pod to be admitted: less than a reply is held."""
-_CREDENTIALS = struct.Struct("3i")
-
-
 RETRY_S = 0.05
+_CREDENTIALS = struct.Struct("3i")
 
 
 class _Waiting(NamedTuple):
@@ -111,9 +109,9 @@ class Link(TwistedProtocol):
         self._decoder = enforcer_decoder()
         self.queue: deque[ToEnforcer] = deque()
         self._reading = True
+        self._is_greeted = False
         self.writable = False
         """Nothing waits in Twisted's buffer, so that what is sent now goes into the socket itself."""
-        self._is_greeted = False
         self._told: World | None = None
         """The world of the snapshot that was sent last."""
 
@@ -129,12 +127,9 @@ class Link(TwistedProtocol):
         self._hub.links.append(self)
         self.transport.registerProducer(self, streaming=False)
         self.writable = False
-        self.transport.write(self._hub.hello)
-        for kept in self._hub.sockets.values():
-            self.transport.sendFileDescriptor(kept.fileno())
+        self._is_greeted = self._hub.greeting.give(self.transport)
         if self._hub.enforced:
             self.answer(encode(PodsEnforced(self._hub.enforced)))
-        self._is_greeted = True
 
     def publish(self) -> None:
         """Send the present snapshot, or what changed; once what was sent before has left."""
@@ -157,10 +152,14 @@ class Link(TwistedProtocol):
     def dataReceived(self, data: bytes) -> None:
         """Queue what came; it is looked at in this loop turn's batch."""
         try:
-            self.queue.extend(self._decoder.feed(data))
+            messages = self._decoder.feed(data)
         except FramingError as error:
             self.close(str(error))
             return
+        if messages and not self._is_greeted:
+            self.writable = False
+            self._is_greeted = self._hub.greeting.give(self.transport, messages[0])
+        self.queue.extend(messages)
         if len(self.queue) > MAX_QUEUED:
             self._read(on=False)
         self._hub.came()
@@ -223,8 +222,7 @@ class LinkHub(Factory):
         self._reports = reports
         self.records = records
         self.uids = uids
-        self.sockets = sockets
-        self.hello = encode(Hello(version, tuple(sockets)))
+        self.greeting = Greeting(version, sockets)
         self.publication = Publication(encode, MAX_TO_RESOLVER_BYTES)
         self.enforced: tuple[str, ...] = ()
         self.links: list[Link] = []

@@ -25,6 +25,8 @@ from policy.runtime.metrics import (
 )
 from policy.runtime.metrics import Metric as Definition
 
+MAX_RESOLVERS = 64
+"""Well above the most that dns.processes allows."""
 _BUCKETS = len(QUERY_BOUNDS_S) + 1
 Series = tuple[str, tuple[str, ...]]
 """Metric's name and its label values."""
@@ -60,6 +62,8 @@ class Metrics(Collector):
     def __init__(self, own: Callable[[], Mapping[Series, float]]) -> None:
         self._own = own
         self._values: dict[Kind, dict[Series, float]] = {"counter": {}, "gauge": {}}
+        self._gauges: dict[Series, dict[int, float]] = {}
+        """By which of the node's resolvers said it."""
         self._histograms: dict[Series, Histogram] = {}
         self.propagation = Histogram()
         self.registry = CollectorRegistry(auto_describe=False)
@@ -74,14 +78,20 @@ class Metrics(Collector):
                 values[series] = values.get(series, 0.0) + growth
         for key, value in message.gauges.items():
             series = self._series(key, "gauge")
-            if series and math.isfinite(value):
-                self._values["gauge"][series] = value
+            if series and math.isfinite(value) and 0 <= message.number < MAX_RESOLVERS:
+                said = self._gauges.setdefault(series, {})
+                said[message.number] = value
+                self._values["gauge"][series] = _together(series[0], said.values())
         for key, growths in message.histograms.items():
             series = self._series(key, "histogram")
             if series and len(growths) == _BUCKETS + 1 and all(0 <= each < math.inf for each in growths):
                 histogram = self._histograms.setdefault(series, Histogram())
                 histogram.buckets = [a + b for a, b in zip(histogram.buckets, growths, strict=False)]
                 histogram.sum_s += growths[-1]
+
+    def gauge(self, name: str) -> float:
+        """Return a gauge without labels of the resolver's; 0 if it has not said it."""
+        return self._values["gauge"].get((name, ()), 0.0)
 
     def _series(self, key: str, kind: Kind) -> Series | None:
         parsed = parse_series_key(key, kind)
@@ -103,6 +113,11 @@ class Metrics(Collector):
                 yield _histogram(definition, histograms)
             else:
                 yield _plain(definition, values)
+
+
+def _together(metric: str, values: Iterable[float]) -> float:
+    """What several resolvers say, as one: whether any refuses the settings, or the sum."""
+    return max(values) if metric == "nameward_settings_rejected" else sum(values)
 
 
 def _plain(definition: Definition, values: Mapping[Series, float]) -> Metric:

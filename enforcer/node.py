@@ -258,7 +258,7 @@ class Node:
         """See ``enforcer.link.Reports``."""
         self.metrics.report(message)
         self._upstreams = message.upstreams[:MAX_UPSTREAMS]
-        self._resolver_refuses = message.gauges.get("nameward_settings_rejected", 0.0) > 0
+        self._resolver_refuses = self.metrics.gauge("nameward_settings_rejected") > 0
 
     # --- what is read of it ------------------------------------------------------------------------
 

@@ -58,8 +58,9 @@ class Node(NamedTuple):
 class _Seat:
     """A worker's place: the process in it now, or when the next one comes."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, selector: selectors.BaseSelector) -> None:
         self.worker = worker
+        self.pulse = Pulse(selector)
         self.pid = 0
         self.started_at = 0.0
         self.start_at: float | None = None
@@ -73,14 +74,14 @@ class Supervisor:
 
     def __init__(self, node: Node, workers: Sequence[Worker], environ: Mapping[str, str]) -> None:
         self._node = node
-        self._seats = [_Seat(worker) for worker in sorted(workers, key=lambda worker: worker.authority)]
+        self._selector = selectors.DefaultSelector()
+        ordered = sorted(workers, key=lambda worker: worker.authority)
+        self._seats = [_Seat(worker, self._selector) for worker in ordered]
         self._authority = [seat for seat in self._seats if seat.worker.authority]
         self._notifier = Notifier(environ)
-        self._selector = selectors.DefaultSelector()
         self._readiness = Readiness(
             f"{node.runtime_dir}/inspect.sock", self._selector, self._notifier, follows=bool(node.health)
         )
-        self._pulse = Pulse(self._selector)
         self._pulse_at: float | None = None
         self._tenure = Tenure(node.runtime_dir, self._selector, self._note, shares=node.takes_over)
         self._life_line = os.pipe()
@@ -143,12 +144,13 @@ class Supervisor:
         self._readiness.ask(now)
         if self._pulse_at is not None and now >= self._pulse_at:
             self._pulse_at = now + _PULSE_EVERY_S
-            self._pulse.ask()
+            for seat in self._seats:
+                seat.pulse.ask()
 
     def _start(self, seat: _Seat, now: float, forget: Callable[[], None]) -> None:
         lock = self._tenure.lock.descriptor if seat.worker.authority else _NO_LOCK
         given = Given(self._node.config_path, self._tenure.sockets, lock, self._life_line)
-        theirs = self._pulse.begin() if self._node.health and not seat.worker.authority else None
+        theirs = seat.pulse.begin() if self._node.health and not seat.worker.authority else None
         seat.pid, seat.started_at, seat.start_at = start(seat.worker, given, forget, theirs), now, None
         seat.starts += 1
         seat.kill_at = None
@@ -262,8 +264,9 @@ class Supervisor:
         found = []
         for seat in self._seats:
             if not seat.worker.authority:
-                why = "" if self._pulse.is_ready else self._pulse.said
-                found.append(self._of(seat, now, self._pulse.said_at, ready=self._pulse.is_ready, why=why))
+                pulse = seat.pulse
+                why = "" if pulse.is_ready else pulse.said
+                found.append(self._of(seat, now, pulse.said_at, ready=pulse.is_ready, why=why))
             elif self._tenure.state == "owner":
                 asked = self._readiness
                 why = "; ".join(asked.problems)

@@ -28,7 +28,8 @@ from typing import Literal
 
 SOCKET = "handover.sock"
 PROTOCOL = 1
-MAX_SOCKETS = 64
+MAX_SOCKETS = 253
+"""As many as the kernel passes in one message (SCM_MAX_FD)."""
 _LOCK_WAIT_S = 10.0
 _LOOK_EVERY_S = 0.2
 _LOOK_SOON_S = 0.01

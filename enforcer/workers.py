@@ -24,23 +24,34 @@ LONG_LIFE_S = 2.0
 """A worker that lived so long did not die of its start."""
 _FREE_DEATHS = 3
 _LONGEST_PAUSE_S = 5.0
-PULSE = "pulse"
+PULSE, NUMBER = "pulse", "number"
+"""What a worker is given beside sockets by their names."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 class Worker(NamedTuple):
     """What runs: a module with ``run(config_path, sockets) -> exit code`` and ``preload()``.
 
-    ``authority``: it gets the DNS sockets and shares the lock; the other kind gets nothing.
+    ``authority``: it gets the DNS sockets and shares the lock; the other kind gets nothing but its ``number``
+    among several of them.
     """
 
     name: str
     module: str
     authority: bool
+    number: int = 0
 
 
 ENFORCER = Worker("enforcer", "enforcer.service", authority=True)
 RESOLVER = Worker("resolver", "resolver.service", authority=False)
+
+
+def resolvers(processes: int) -> tuple[Worker, ...]:
+    """Return so many resolvers."""
+    return tuple(
+        RESOLVER._replace(name=f"{RESOLVER.name}-{number}" if number else RESOLVER.name, number=number)
+        for number in range(processes)
+    )
 
 
 class Given(NamedTuple):
@@ -101,23 +112,25 @@ def _become(
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         os.setpgid(0, 0)  # a terminal's Ctrl-C goes to the supervisor, which ends us in order
-        sockets = dict(given.sockets)
+        passed: dict[str, object] = {}
         keep = {0, 1, 2, given.life_line[0]}
         if worker.authority:
-            keep |= {given.lock, *(kept.fileno() for kept in sockets.values())}
+            passed |= given.sockets
+            keep |= {given.lock, *(kept.fileno() for kept in given.sockets.values())}
         else:
-            for unwanted in sockets.values():
+            for unwanted in given.sockets.values():
                 unwanted.close()
-            sockets = {}
+        if worker.number:
+            passed[NUMBER] = worker.number
         if pulse is not None:
-            sockets[PULSE] = pulse
+            passed[PULSE] = pulse
             keep.add(pulse.fileno())
         _close_all_but(keep)
         _end_with_supervisor(given.life_line[0], parent)
         with contextlib.suppress(OSError):
             Path("/proc/self/comm").write_text(f"nw-{worker.name}", "ascii")
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        code = importlib.import_module(worker.module).run(given.config_path, sockets)
+        code = importlib.import_module(worker.module).run(given.config_path, passed)
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     except BaseException:  # noqa: BLE001 - the last frame of the process: report, then die of it

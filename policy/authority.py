@@ -30,12 +30,14 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
     """First message of both sides. ``sockets`` names the descriptors that come with it, in order.
 
     Socket names: ``udp4 udp6 tcp4 tcp6`` (captured traffic, transparent) and
-    ``listen:udp:ADDRESS:PORT`` / ``listen:tcp:ADDRESS:PORT`` for ``dns.listen``.
+    ``listen:udp:ADDRESS:PORT`` / ``listen:tcp:ADDRESS:PORT`` for ``dns.listen``. ``number`` is which of
+    several resolvers says this (``dns.processes``): each has a set of sockets of its own.
     """
 
     version: str
     sockets: tuple[str, ...] = ()
     protocol: int = PROTOCOL
+    number: int = 0
 
 
 class SnapshotPublished(msgspec.Struct, frozen=True, array_like=True, tag="snapshot"):
@@ -135,13 +137,15 @@ class CountersReported(msgspec.Struct, frozen=True, array_like=True, tag="counte
     """Resolver → enforcer, once a second: growth since the last report, and upstream health.
 
     ``counters`` maps ``metric{label="value",…}`` to growth; ``histograms`` maps the same kind of
-    key to growth per bucket (bounds in ``policy.runtime.metrics``), the sum last.
+    key to growth per bucket (bounds in ``policy.runtime.metrics``), the sum last. ``number`` is as in
+    ``Hello``.
     """
 
     counters: dict[str, float]
     histograms: dict[str, tuple[float, ...]]
     gauges: dict[str, float]
     upstreams: tuple[UpstreamState, ...]
+    number: int = 0
 
 
 class PodsEnforced(msgspec.Struct, frozen=True, array_like=True, tag="enforced"):

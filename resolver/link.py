@@ -82,10 +82,12 @@ class Link(ClientFactory):
 
     noisy = False
 
-    def __init__(self, reactor: MonotonicReactor, path: str, version: str, authority: Authority) -> None:
+    def __init__(
+        self, reactor: MonotonicReactor, path: str, version: str, authority: Authority, number: int = 0
+    ) -> None:
         self._reactor = reactor
         self._path = path
-        self._hello = encode(Hello(version))
+        self._hello = encode(Hello(version, number=number))
         self._authority = authority
         self._connection: _Connection | None = None
         self._retry_s = FIRST_RETRY_S

@@ -90,11 +90,12 @@ def counters_report(
     adapters: Mapping[str, float],
     *,
     rejected: bool,
+    number: int = 0,
 ) -> CountersReported:
     """Return one second's growth; drains the upstreams' durations.
 
     ``adapters`` is the growth of what is counted beside the core; ``rejected`` says that the
-    configuration file as it is now was refused.
+    configuration file as it is now was refused; ``number`` is which of the node's resolvers tells this.
     """
     histograms = {series: buckets(found) for series, found in report.durations_s.items()}
     for health in healths:
@@ -104,4 +105,4 @@ def counters_report(
             health.seconds = [0.0] * len(health.seconds)
     gauges = {**report.gauges, "nameward_settings_rejected": float(rejected)}
     counters = {**report.counters, **{key: growth for key, growth in adapters.items() if growth}}
-    return CountersReported(counters, histograms, gauges, states)
+    return CountersReported(counters, histograms, gauges, states, number)

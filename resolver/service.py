@@ -57,7 +57,8 @@ def run(config_path: str | None, inherited: Mapping[str, object] | None = None) 
     """Run the resolver until SIGTERM; return the exit code (0, 1 a failure, 2 the configuration).
 
     ``inherited`` is what a supervisor passes to every kind of worker; of it the resolver wants the
-    socket by which it is asked how it is. Its DNS sockets come from its authority.
+    socket by which it is asked how it is, and its number among several (``dns.processes``). Its DNS sockets
+    come from its authority.
     """
     try:
         settings = load_settings(config_path, os.environ)
@@ -73,7 +74,9 @@ def run(config_path: str | None, inherited: Mapping[str, object] | None = None) 
         return EXIT_FAILED
     gc.set_threshold(*_GC_THRESHOLDS)
     log.tell("resolver.started", seccomp=is_filtered, uid=os.getuid())
-    process = _Process(install_reactor(), config_path, settings, log)
+    number = (inherited or {}).get("number")
+    which = number if isinstance(number, int) else 0
+    process = _Process(install_reactor(), config_path, settings, log, which)
     asked = (inherited or {}).get("pulse")
     if isinstance(asked, socket.socket):
         process.answer(asked)
@@ -84,7 +87,7 @@ class _Process:
     """The running process: what signals and bugs do to it."""
 
     def __init__(
-        self, reactor: MonotonicReactor, config_path: str | None, settings: Settings, log: Log
+        self, reactor: MonotonicReactor, config_path: str | None, settings: Settings, log: Log, number: int
     ) -> None:
         self._reactor = reactor
         self._config_path = config_path
@@ -95,7 +98,7 @@ class _Process:
         globalLogBeginner.beginLoggingTo(
             [cast(ILogObserver, self._twisted_said)], discardBuffer=True, redirectStandardIO=False
         )
-        self._resolver = Resolver(reactor, settings, _version(), log, self._broken)
+        self._resolver = Resolver(reactor, settings, _version(), log, self._broken, number=number)
 
     def answer(self, asked: socket.socket) -> None:
         """Tell the supervisor how this resolver is, whenever it asks."""

@@ -86,8 +86,11 @@ class Resolver:
         version: str,
         log: Log,
         broken: Callable[[Failure], None],
+        *,
+        number: int = 0,
     ) -> None:
         self._reactor = reactor
+        self._number = number
         self._log = log
         self._core = Core(core_settings(settings))
         self._recording = Recording()
@@ -112,7 +115,7 @@ class Resolver:
             reactor, self._streams, hit=self._core.hit, received=self._intake.received, broken=broken
         )
         self._intake.mute = self._doors.mute
-        self._link = Link(reactor, f"{settings.runtime_dir}/authority.sock", version, self)
+        self._link = Link(reactor, f"{settings.runtime_dir}/authority.sock", version, self, number)
         self._alarm = Alarm(reactor, self._core.next_deadline, self._deadline_passed)
         reactor.turn_ends.append(self._alarm.arm)
         self._ticks: dict[str, IDelayedCall] = {}
@@ -261,6 +264,7 @@ class Resolver:
                     self._forwarding.states(),
                     self._counted_beside(),
                     rejected=self._has_rejected,
+                    number=self._number,
                 )
             )
 

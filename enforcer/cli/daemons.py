@@ -20,7 +20,7 @@ from enforcer.sockets import SocketRefused, open_dns_sockets, open_listen_socket
 from enforcer.sources.opening import preload as preload_source
 from enforcer.supervisor import Node, Supervisor, SupervisorError
 from enforcer.tenure import Sockets
-from enforcer.workers import ENFORCER, RESOLVER, Worker, preload
+from enforcer.workers import ENFORCER, RESOLVER, Worker, preload, resolvers
 from policy.runtime.account import AccountError, resolver_account
 from policy.runtime.kinds import parse_listen
 from policy.runtime.settings import Settings
@@ -86,6 +86,8 @@ def _run(config: str | None, workers: tuple[Worker, ...], health: str, *, takes_
         package = _PACKAGE_OF[error.name]
         how = f"apt-get install {package}, and a virtual environment with --system-site-packages"
         raise UsageFailure(f"Python cannot import {error.name}; {how}") from None
+    if RESOLVER in workers:
+        workers = (*resolvers(settings.dns.processes), *(each for each in workers if each != RESOLVER))
     at = Node(
         settings.node,
         path,
@@ -114,11 +116,14 @@ def _sockets(settings: Settings, given: Sockets, *, beside: bool) -> dict[str, s
     """
     try:
         uid = resolver_account(settings.dns.user).uid
+        port, processes = Layout().dns_port, settings.dns.processes
         opened = (
-            open_dns_sockets(Layout().dns_port, uid, given, beside=beside) if settings.dns.capture else {}
+            open_dns_sockets(port, uid, given, beside=beside, processes=processes)
+            if settings.dns.capture
+            else {}
         )
         listen = [parse_listen(text) for text in settings.dns.listen]
-        opened |= open_listen_sockets(listen, uid, given, beside=beside)
+        opened |= open_listen_sockets(listen, uid, given, beside=beside, processes=processes)
     except AccountError as error:
         raise UsageFailure(str(error)) from None
     except SocketRefused as error:

@@ -188,6 +188,12 @@ class DnsSettings(Section, frozen=True, kw_only=True):
 
     A tunnel through DNS needs a fresh name for every message.
     """
+    processes: Annotated[int, Key(Count(1, 8), restart=True)] = 1
+    """How many resolver processes answer. Each has one core's worth of answers, and a cache of its own.
+
+    A pod is always answered by the same one (by its source address), so that limits stay what they are. One
+    answers tens of thousands of lookups a second.
+    """
     user: Annotated[
         str,
         Key(

@@ -29,6 +29,23 @@ def test_counters_add_up_and_own_numbers_are_asked_for() -> None:
     assert "nameward_grants 3.0" in text
 
 
+def test_several_resolvers_are_one_to_who_reads() -> None:
+    """Gauges are added, but for whether any refuses its settings; numbers that cannot be are ignored."""
+    metrics = Metrics(dict)
+    for number, entries, refuses in (
+        (0, 7.0, 1.0),
+        (1, 5.0, 0.0),
+        (0, 8.0, 1.0),
+        (-1, 99.0, 0.0),
+        (64, 99.0, 0.0),
+    ):
+        gauges = {"nameward_dns_cache_entries": entries, "nameward_settings_rejected": refuses}
+        text = _report(metrics, gauges=gauges, number=number)
+    assert "nameward_dns_cache_entries 13.0" in text
+    assert "nameward_settings_rejected 1.0" in text
+    assert metrics.gauge("nameward_settings_rejected") == 1.0
+
+
 def test_histograms_are_cumulative() -> None:
     """One observation below 1 ms, one beyond the last bound."""
     metrics = Metrics(dict)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from enforcer.health import Told, ask
 from enforcer.tenure import Lock
 from enforcer.workers import pause_s
 
@@ -33,7 +34,7 @@ def run(config_path, sockets):
     links = [f"/proc/self/fd/{n}" for n in os.listdir("/proc/self/fd") if int(n) > 2]
     descriptors = sorted(os.readlink(link) for link in links if os.path.lexists(link))
     global order
-    says = os.open(folder / "pulse", os.O_RDONLY | os.O_CREAT)
+    says = os.open(folder / ("pulse-1" if "number" in sockets else "pulse"), os.O_RDONLY | os.O_CREAT)
     order = (folder / "order").open("a")
     with (folder / f"{KIND}.lives").open("a") as lives:
         lives.write(f"{os.getpid()} {','.join(sockets)} {'|'.join(descriptors)}\\n")
@@ -76,6 +77,7 @@ from enforcer.supervisor import Node, Supervisor, SupervisorError
 from enforcer.workers import Worker, preload
 workers = [Worker("enforcer", "fake_enforcer", True), Worker("resolver", "fake_resolver", False)]
 workers = [worker for worker in workers if worker.name in os.environ.get("WORKERS", "enforcer resolver")]
+workers += [Worker("resolver-1", "fake_resolver", False, 1)] * ("SECOND" in os.environ)
 preload(workers)
 if "REAPER" in os.environ:
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: as a container's first process
@@ -262,6 +264,40 @@ def test_nobody_else_can_hold_the_lock(tmp_path: Path) -> None:
     assert held.try_to_take()
     assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
     held.let_go()
+
+
+class TestSeveralResolvers:
+    """Two resolvers (``dns.processes``)."""
+
+    @pytest.fixture
+    def environ(self, tmp_path: Path) -> dict[str, str]:
+        """A second resolver, and a supervisor that answers for the pod of both."""
+        (tmp_path / "pulse").write_bytes(b"+")
+        return {"SECOND": "1", "WORKERS": "resolver", "HEALTH": str(tmp_path / "health")}
+
+    def test_each_has_its_number_and_comes_back_with_it(self, running: Running) -> None:
+        """One that dies does not touch the other."""
+        until(lambda: len(running.lives("resolver")) == 2)
+        first, second = sorted(running.lives("resolver"), key=lambda life: len(life[1]))
+        assert (first[1], second[1]) == ("pulse", "number,pulse")
+        os.kill(int(second[0]), signal.SIGKILL)
+        until(lambda: len(running.lives("resolver")) == 3)
+        assert running.lives("resolver")[2][1] == "number,pulse"
+        assert not ended(int(first[0]))
+
+    def test_the_pod_is_ready_when_both_are(self, running: Running) -> None:
+        """And says what is missing of the one that is not."""
+
+        def told() -> Told:
+            with contextlib.suppress(OSError):
+                return ask(str(running.folder / "health"), 10)
+            return Told(live=False, ready=False, said="")
+
+        until(lambda: told().live)
+        (running.folder / "pulse-1").write_bytes(b"-no policy was loaded yet")
+        until(lambda: told() == Told(live=True, ready=False, said="no policy was loaded yet"))
+        (running.folder / "pulse-1").write_bytes(b"+")
+        until(lambda: told().ready)
 
 
 class TestNotify:

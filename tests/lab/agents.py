@@ -90,14 +90,14 @@ class AgentPod:
             stop(process)
 
 
-def configured(ward: Ward, **changes: Any) -> Path:
+def configured(ward: Ward, processes: int = 1, **changes: Any) -> Path:
     """Write the configuration of the lab's DaemonSet; ``changes`` as ``configuration``'s.
 
-    A hold may be long: a slow machine loses nothing by it.
+    A hold may be long: a slow machine loses nothing by it. ``processes``: of the resolver.
     """
     folder = ward.config.parent
-    dns = {"upstreams": [places.UPSTREAM4], "holdTimeout": "4s", "deadline": "4.5s"}
-    config = folder / "agent.yaml"
+    dns = {"upstreams": [places.UPSTREAM4], "holdTimeout": "4s", "deadline": "4.5s", "processes": processes}
+    config = folder / ("agent.yaml" if processes == 1 else f"agent-{processes}.yaml")
     settings = configuration(folder, [folder / "manifests"], dns=dns, **changes)
     config.write_text(yaml.safe_dump(settings))
     return config

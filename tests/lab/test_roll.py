@@ -9,6 +9,7 @@ import pytest
 
 from enforcer.demo import places, prerequisites
 from enforcer.demo.failure import CannotRunHereError
+from enforcer.demo.flood import Flood, Plan
 from enforcer.demo.lab import running
 from enforcer.demo.processes import wait_until
 from enforcer.demo.scenes import Stage, set_stage
@@ -16,7 +17,7 @@ from tests.lab.agents import LONG_S, AgentPod, configured, flooded, goes_on, non
 
 pytestmark = pytest.mark.kernel
 
-Add = Callable[[str], AgentPod]
+Add = Callable[..., AgentPod]
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +34,10 @@ def stage() -> Iterator[Stage]:
 @pytest.fixture
 def add(stage: Stage, tmp_path: Path) -> Iterator[Add]:
     """Adds pods of the DaemonSet to the node."""
-    config = configured(stage.lab.ward)
     made: list[AgentPod] = []
 
-    def one(name: str) -> AgentPod:
+    def one(name: str, processes: int = 1) -> AgentPod:
+        config = configured(stage.lab.ward, processes=processes)
         made.append(AgentPod(stage.lab.node, tmp_path / name, config))
         return made[-1]
 
@@ -104,3 +105,35 @@ def test_an_end_without_a_successor_leaves_the_rules(stage: Stage, add: Add) -> 
     pod.stop()
     assert not stage.crm.connect(places.ATTACKER4).ok
     assert not stage.ledger.connect(places.SITE_OF[places.CRM][0]).ok
+
+
+def test_a_roll_to_more_resolvers_and_to_fewer_loses_no_lookup(stage: Stage, add: Add) -> None:
+    """One process's sockets become those of several, and of one again: pods are answered all the while."""
+    pod = add("one", processes=1)
+    pod.await_ready()
+    flood = flooded(stage)
+    other = Flood(
+        stage.ledger.space, Plan(places.CLUSTER_DNS, [places.LEDGER], rate=50, most_open=50, port=443)
+    )
+    for name, processes in (("two", 2), ("three", 3), ("one-again", 1)):
+        successor = add(name, processes=processes)
+        successor.await_ready()
+        goes_on(flood)
+        pod.stop()
+        goes_on(flood, 0.5)
+        pod = successor
+    counts = other.stop()
+    assert counts.answered > 100
+    none_is_lost(counts)
+    none_is_lost(flood.stop())
+
+
+def test_one_container_of_a_pod_with_two_resolvers_may_be_killed(stage: Stage, add: Add) -> None:
+    """Sockets that are opened beside those that live on are read, by whichever of the two."""
+    pod = add("pod", processes=2)
+    pod.await_ready()
+    for part in ("enforcer", "resolver", "enforcer"):
+        pod.replace(part)
+        pod.await_ready()
+        assert wait_until(lambda: stage.crm.stub.ask(places.CRM).rcode == "NOERROR", LONG_S, 0.1)
+        assert wait_until(lambda: stage.ledger.stub.ask(places.LEDGER).rcode == "NOERROR", LONG_S, 0.1)
