@@ -5,7 +5,7 @@ PROGRAMS = policy resolver enforcer
 CHECKED = $(PROGRAMS) tests benchmarks
 COMPILED_TESTS = tests/policy tests/resolver tests/scenarios tests/property tests/fuzz
 
-.PHONY: check fmt format lint imports types compiled test pure e2e wheel coverage bench golden docs demo clean
+.PHONY: check fmt format lint imports types compiled test pure e2e wheel coverage bench bench-quick golden docs demo clean
 
 check: format lint imports types compiled test pure
 
@@ -45,8 +45,12 @@ wheel:
 coverage:
 	$(PYTEST) -m "not kernel" --cov=policy --cov=resolver --cov=enforcer --cov-branch --cov-report=term:skip-covered
 
+# Beside the peers (bash deploy/setup.sh bench installs them): a quarter of an hour; two minutes.
 bench:
 	$(PYTHON) -m benchmarks
+
+bench-quick:
+	$(PYTHON) -m benchmarks --quick
 
 golden:
 	NAMEWARD_WRITE_GOLDEN=1 $(PYTEST) -q -m "not kernel" tests/enforcer/test_ruleset.py tests/enforcer/test_bridge.py tests/obot/test_provider_renders.py tests/charts

@@ -99,13 +99,14 @@ def _started(name: str, argv: list[str], address: str, log: Path, place: Place) 
         subprocess.Popen(["ip", "netns", "exec", place.node, *argv], stdout=out, stderr=out) as process,
     ):
         try:
-            _wait_for_answer(address, place)
+            try:
+                _wait_for_answer(address, place)
+            except SystemExit as failure:
+                raise SystemExit(f"{name}: {failure}\n{log.read_text()[-2000:]}") from None
             peer = Peer(name, address, (process.pid, *_children(process.pid)), place)
             for pid in peer.processes:
                 pin(pid, SERVER_CORE)
             yield peer
-        except SystemExit as failure:
-            raise SystemExit(f"{name}: {failure}\n{log.read_text()[-2000:]}") from None
         finally:
             process.terminate()
 
@@ -165,10 +166,14 @@ def foreign_chains(count: int, place: Place = HERE) -> Iterator[None]:
 
 
 @contextmanager
-def dnsmasq(folder: Path, place: Place = HERE, *, nftset: str = "") -> Iterator[Peer]:
-    """Debian's dnsmasq; with ``nftset`` (a set's type and flags) it adds every answered address to one."""
+def dnsmasq(folder: Path, place: Place = HERE, *, nftset: str = "", cache: int = 10_000) -> Iterator[Peer]:
+    """Debian's dnsmasq; with ``nftset`` (a set's type and flags) it adds every answered address to one.
+
+    Its cache is as large as its manual lets it be.
+    """
     argv = [
-        "dnsmasq", "-k", "-C", "/dev/null", "--no-resolv", "--no-hosts", "--user=root", "--cache-size=10000",
+        "dnsmasq", "-k", "-C", "/dev/null", "--no-resolv", "--no-hosts", "--user=root",
+        f"--cache-size={cache}",
         f"--server=127.0.0.1#{UPSTREAM_PORT}", f"--listen-address={NODE_ADDRESSES[0]}", "--bind-interfaces",
         "--dns-forward-max=10000", f"--pid-file={folder}/dnsmasq.pid", "--log-facility=-",
     ]  # fmt: skip

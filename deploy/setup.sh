@@ -5,7 +5,7 @@
 #   bash deploy/setup.sh demo [--json] [--keep]   the containment scenario, on real packets; --nodes 2: two nodes;
 #                                                 --cluster: with real pods in a real one-node Kubernetes
 #   bash deploy/setup.sh test                     everything that is tested
-#   bash deploy/setup.sh bench                    what an answer costs, beside dnsmasq and Unbound
+#   bash deploy/setup.sh bench                    what an answer costs, beside dnsmasq, Unbound, CoreDNS (15 minutes)
 #   bash deploy/setup.sh install                  only install
 #   bash deploy/setup.sh cluster                  install, and build the programs of Kubernetes (once, 10 minutes)
 #
@@ -186,6 +186,20 @@ build_cluster() {
     ln -sfn "$folder/helm" .venv/bin/helm
 }
 
+# The benchmark's peer that Debian has not: with the machine's Go, unless it is there. The rows say where it was missing.
+build_coredns() {
+    local folder
+    folder="$(cluster_folder)"
+    if [[ -x $folder/coredns ]] || command -v coredns >/dev/null || ! command -v go >/dev/null; then
+        return 0
+    fi
+    mkdir -p "$folder"
+    say "building CoreDNS $COREDNS into $folder (once; some minutes)"
+    CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS=-trimpath GOBIN="$folder" \
+        go install -ldflags "-s -w" "github.com/coredns/coredns@$COREDNS" ||
+        say "CoreDNS could not be built; the benchmark goes on without it"
+}
+
 main() {
     local what="${1:-}" problem
     (($#)) && shift
@@ -223,6 +237,7 @@ main() {
         [[ -z $problem ]] || die "the benchmark cannot run here: $problem"
         install_packages "${DEMO_PACKAGES[@]}" "${BENCH_PACKAGES[@]}"
         build_venv ""
+        build_coredns
         exec make bench
         ;;
     cluster)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from benchmarks import peers
 from benchmarks.peers import Peer
-from benchmarks.rows import OWN, Bench, Limit, Plan, Row, interleaved, judged
-from benchmarks.serving.answers import CACHED
-from benchmarks.serving.load import Start, ask, names, stand
+from benchmarks.rows import Bench, Limit, Plan, Row, interleaved, judged
+from benchmarks.serving.answers import CACHED, servers
+from benchmarks.serving.load import ask, names, stand
 
 LIMITS = (Limit(0.5, "Unbound", at_least=True),)
 
@@ -20,7 +19,8 @@ def streams(plan: Plan) -> Iterator[Row]:
         ("TCP, 20 kept connections, a question at a time", plan.sized(300, 50), 20, 20, ()),
         ("TCP, pipelined: 4 connections, 100 questions at once", plan.sized(500, 100), 4, 100, ()),
     )
-    starts: dict[str, Start] = {"dnsmasq": peers.dnsmasq, "Unbound": peers.unbound, OWN: peers.nameward}
+    starts = servers()
+    del starts["dnsmasq"]  # it forks for each connection, and ends it after 100 questions
     questions = names(range(CACHED))
     with stand(starts, known=CACHED) as ready:
         for work, times, clients, window, options in ways:

@@ -69,7 +69,7 @@ def test_yaml_in_documents_is_accepted(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_in_documents_exist(path: Path) -> None:
     """Every `nameward …` is a command with these options; every script and make target is there."""
-    targets = set(re.findall(r"^([a-z0-9]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     text = path.read_text()
     shown = [line for block in fenced(path, "sh") for line in block.splitlines()]
     inline = [
