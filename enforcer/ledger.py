@@ -81,6 +81,13 @@ class Holding:
         elif reasons:
             self._more = dict(reasons)
 
+    @property
+    def only(self) -> Reason | None:
+        """Its reason, if it has just one."""
+        if self._more is not None or self._because == NEVER:
+            return None
+        return Reason(self._name, *self._rule)
+
     def because(self, name: str, rule: Rule, until: float) -> None:
         """Take a reason in addition, or the later instant of one that is there."""
         if self._more is None:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from enforcer.ledger import Account, Holding
-from enforcer.sharing.records.keys import Keys, grant_tail
+from enforcer.sharing.records.keys import Keys, grant_tail_of
 from enforcer.sharing.records.reasons import SharedReason, escape, in_two, permission, reasons_octets
 from enforcer.sharing.records.resp import bulk
 from enforcer.sharing.records.seal import VERSION, Keyring, octets
@@ -65,7 +65,7 @@ class Composer:
 
         ``replaces``: whatever lies there is removed first. Notes in ``holding.shared`` what the record says.
         """
-        parts = self._parts.get(account.identity.source)
+        parts = self._parts.get(account.source)
         if parts is None or parts.account is not account or parts.generation != self._generation:
             parts = self._made(account)
         named, now = _named(parts, holding), self._now
@@ -82,7 +82,7 @@ class Composer:
 
     def renew(self, account: Account, holding: Holding) -> bytes:
         """Return the command that lets the record of a live holding last as long as it does."""
-        parts = self._parts.get(account.identity.source)
+        parts = self._parts.get(account.source)
         if parts is None or parts.account is not account:
             parts = self._made(account)
         return _expire(_named(parts, holding), holding.until - self._now)
@@ -96,9 +96,10 @@ class Composer:
         said = holding.shared
         if said is None or said is SEVERAL:
             return False
+        only = holding.only
+        if only is not None:
+            return said == only
         reasons, now = holding.reasons, self._now
-        if len(reasons) == 1:
-            return said in reasons
         return reasons.get(said, now) > now and sum(until > now for until in reasons.values()) == 1
 
     def forget(self, accounts: dict[bytes, Account]) -> None:
@@ -122,19 +123,16 @@ class Composer:
 
     def _reasons(self, holding: Holding) -> bytes:
         """Return the field of a holding's reasons; none of them outlives it."""
-        reasons, left_s = holding.reasons, holding.until - self._now
-        if len(reasons) > 1:
-            now = self._now
-            live = {reason: until - now for reason, until in reasons.items() if until > now}
+        now = self._now
+        left_s, only = holding.until - now, holding.only
+        if only is None:
+            live = {reason: until - now for reason, until in holding.reasons.items() if until > now}
             if len(live) != 1:
                 holding.shared = SEVERAL
                 return reasons_octets(SharedReason(*each, min(left_s, its_s)) for each, its_s in live.items())
-            reasons = live
-        for reason in reasons:
-            holding.shared = reason
-            return b"%b%.1f" % (_said(reason), left_s)
-        holding.shared = SEVERAL
-        return b""
+            (only,) = live
+        holding.shared = only
+        return b"%b%.1f" % (_said(only), left_s)
 
 
 @lru_cache(maxsize=8192)
@@ -145,8 +143,7 @@ def _said(reason: Reason) -> bytes:
 
 
 def _named(parts: _Parts, holding: Holding) -> bytes:
-    elements, key, _ = holding.key
-    tail = grant_tail(elements, key)
+    tail = grant_tail_of(holding.destination, holding.way.grants, holding.way.tail)
     return b"$%d\r\n%b%b\r\n" % (len(parts.key) + len(tail), parts.key, tail)
 
 

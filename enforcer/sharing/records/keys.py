@@ -82,15 +82,19 @@ class Keys:
 def address_text(packed: bytes) -> bytes:
     """Return an address as keys have it."""
     if len(packed) == 4:
-        return b"%d.%d.%d.%d" % (packed[0], packed[1], packed[2], packed[3])
+        return b"%d.%d.%d.%d" % tuple(packed)
     return b"[%b]" % from_packed(packed).encode()
 
 
 def grant_tail(elements: str, key: bytes) -> bytes:
     """Return ``<dst-ip>:<proto>:<port>`` of a grant's element."""
-    if elements[-1] == "4":
-        return b"%d.%d.%d.%d%b" % (key[4], key[5], key[6], key[7], _ports(elements, key[8:]))
-    return address_text(key[16:32]) + _ports(elements, key[32:])
+    size = 4 if elements[-1] == "4" else 16
+    return grant_tail_of(key[size : 2 * size], elements, key[2 * size :])
+
+
+def grant_tail_of(destination: bytes, elements: str, rest: bytes) -> bytes:
+    """Return what ``grant_tail`` does, of the parts of a key; ``rest`` follows the addresses."""
+    return address_text(destination) + _ports(elements, rest)
 
 
 @lru_cache(maxsize=8192)
