@@ -24,6 +24,7 @@ imports:
 
 types:
 	$(PYTHON) -m mypy
+	$(PYTHON) -m mypy --explicit-package-bases -p benchmarks
 
 # The hot modules by mypyc; a build that fits the sources is not made again (docs/adr/0017).
 compiled:

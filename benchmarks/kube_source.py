@@ -79,7 +79,7 @@ def remove_pod(api: Api, name: str) -> None:
     api.delete(f"{POD_PATH}/{name}", {"gracePeriodSeconds": 0})
 
 
-def at_once(work: Callable[[Any], None], items: Iterable[Any]) -> None:
+def at_once(work: Callable[[Any], object], items: Iterable[Any]) -> None:
     """Do it for all, eight at a time."""
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, items))

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 GRANTS_A_SECOND, SECONDS, TURN_S = 2_000, 15, 0.002
 """A turn opens what came since the last: four grants, as a node under that load does."""
@@ -90,7 +91,7 @@ def _opened(kind: str, path: str, renews: bool) -> dict[str, float]:
     return result
 
 
-def _publishing(ledger, path: str, reactor):
+def _publishing(ledger: Any, path: str, reactor: Any) -> Any:
     """Join ledger, publisher and door, as the enforcer does."""
     import os
 

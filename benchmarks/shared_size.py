@@ -15,10 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import hiredis
 
@@ -73,10 +74,10 @@ class Server:
         text = self.said([packed(b"INFO")])[0].decode()
         return next(int(line.split(":")[1]) for line in text.splitlines() if line.startswith(f"{field}:"))
 
-    def said(self, commands: list[bytes]) -> list:
+    def said(self, commands: list[bytes]) -> list[Any]:
         """Send commands at once and return the replies."""
         self._connection.sendall(b"".join(commands))
-        replies = []
+        replies: list[Any] = []
         while len(replies) < len(commands):
             reply = self._reader.gets()
             if reply is False:
@@ -287,7 +288,12 @@ def main() -> int:
     nodes = [SimulatedNode(number, PODS, GRANTS) for number in range(count)]
     with server() as redis:
         measured: dict[str, float] = {"nodes": count, "load": round(os.getloadavg()[0], 2)}
-        parts = (lambda: together(redis, nodes), lambda: redis.said([packed(b"FLUSHALL")]) and {})
+
+        def emptied() -> dict[str, float]:
+            redis.said([packed(b"FLUSHALL")])
+            return {}
+
+        parts: tuple[Callable[[], dict[str, float]], ...] = (lambda: together(redis, nodes), emptied)
         for part in (*parts, lambda: fill(redis, nodes), lambda: listing(redis), lambda: life(redis, nodes)):
             measured |= part()
             print(json.dumps(measured), file=sys.stderr, flush=True)
