@@ -293,8 +293,14 @@ def main() -> int:
             redis.said([packed(b"FLUSHALL")])
             return {}
 
-        parts: tuple[Callable[[], dict[str, float]], ...] = (lambda: together(redis, nodes), emptied)
-        for part in (*parts, lambda: fill(redis, nodes), lambda: listing(redis), lambda: life(redis, nodes)):
+        parts: tuple[Callable[[], dict[str, float]], ...] = (
+            lambda: together(redis, nodes),
+            emptied,
+            lambda: fill(redis, nodes),
+            lambda: listing(redis),
+            lambda: life(redis, nodes),
+        )
+        for part in parts:
             measured |= part()
             print(json.dumps(measured), file=sys.stderr, flush=True)
         measured |= others(redis, nodes[0])
