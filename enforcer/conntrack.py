@@ -54,11 +54,11 @@ class Conntrack:
     """
 
     def flows(self) -> Iterator[Flow]:
-        """All original tuples: 3 µs of Python each, so not on a loop that serves."""
+        """All original tuples: 1.5 µs of Python each, so not on a loop that serves."""
         with _opened() as door:
             for family in _AF.values():
                 for found in door.dump(_GET, struct.pack(">BBH", family, 0, 0)):
-                    yield _flow(next(v for k, v in attributes(found.payload, 4) if k == _TUPLE_ORIG))
+                    yield _original(found.payload)
 
     def used(self, candidates: Iterable[tuple[bytes, bytes]]) -> set[tuple[bytes, bytes, str, int]]:
         """Of these pairs (pod, destination) the flows there are: pair, protocol's name, port (0: none)."""
@@ -144,6 +144,24 @@ def _ends(entry: Message) -> set[bytes]:
     """The addresses whose pods a flow belongs to: who opened it, and who answers (after translation)."""
     fields = dict(attributes(entry.payload, 4))
     return {_flow(fields[side]).source for side in (_TUPLE_ORIG, _TUPLE_REPLY) if side in fields}
+
+
+def _original(payload: bytes) -> Flow:
+    """Read the original tuple of an entry; nearly all are TCP's and UDP's over IPv4, which look alike."""
+    if (
+        payload[4:16] == _IPV4_SOURCE
+        and payload[20:24] == _IPV4_DESTINATION
+        and payload[28:36] == _PROTOCOL_NUMBER
+        and payload[48:52] == _PORT
+    ):
+        return Flow(payload[16:20], payload[24:28], payload[36], payload[52] << 8 | payload[53])
+    return _flow(next(v for k, v in attributes(payload, 4) if k == _TUPLE_ORIG))
+
+
+_IPV4_SOURCE = struct.pack("=6H", 52, _TUPLE_ORIG | NLA_NESTED, 20, _TUPLE_IP | NLA_NESTED, 8, _SRC[0])
+_IPV4_DESTINATION = struct.pack("=2H", 8, _DST[0])
+_PROTOCOL_NUMBER = struct.pack("=4H", 28, _TUPLE_PROTO | NLA_NESTED, 5, 1)
+_PORT = struct.pack("=2H", 6, 3)
 
 
 def _flow(body: bytes) -> Flow:
