@@ -128,6 +128,12 @@ class NameAccess:
         """Return what is decided for the class of an address, if the name is resolvable."""
         return self._outcome.classes[self._profile.regions.number(packed)]
 
+    def opens(self, packed: bytes) -> bool:
+        """Say whether anything is permitted at one of the name's addresses; ``at`` says what, or why not."""
+        if not self.resolvable or self.tunnel:
+            return False
+        return bool(self._outcome.classes[self._profile.regions.number(packed)].permits)
+
     def at(self, packed: bytes) -> AddressAccess:
         """Return what is permitted at one of the name's addresses (4 or 16 octets)."""
         if self.resolvable and not self.tunnel:

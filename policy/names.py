@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 from functools import cache, lru_cache
+from typing import Final
 
 from publicsuffixlist import PublicSuffixList
 
-MAX_NAME_CHARACTERS = 253
+MAX_NAME_CHARACTERS: Final = 253
 """Longest presentation form without escapes: 255 octets on the wire (RFC 1035, 2.3.4)."""
-MAX_LABEL_OCTETS = 63
+MAX_LABEL_OCTETS: Final = 63
 
-_PLAIN_OCTETS = b"abcdefghijklmnopqrstuvwxyz0123456789_-"
+_PLAIN_OCTETS: Final = b"abcdefghijklmnopqrstuvwxyz0123456789_-"
+_PLAIN_NAME: Final = _PLAIN_OCTETS + b"."
 _PERMITTABLE = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 
 
@@ -27,7 +29,7 @@ def from_wire(labels: bytes) -> str:
     after the root label and a name of more than 255 octets.
     """
     found: list[bytes] = []
-    at = 0
+    at = octets = 0
     end = len(labels)
     while at < end:
         length = labels[at]
@@ -42,12 +44,13 @@ def from_wire(labels: bytes) -> str:
             raise ValueError("a label runs past the end of the name")
         found.append(labels[at : at + length])
         at += length
-    if sum(map(len, found)) + len(found) + 1 > 255:
+        octets = at
+    if octets + 1 > 255:
         raise ValueError("a name of more than 255 octets")
-    joined = b"".join(found).lower()
-    if joined.translate(None, _PLAIN_OCTETS):
-        return ".".join(_escaped(label.lower()) for label in found)
-    return b".".join(found).lower().decode("ascii")
+    joined = b".".join(found).lower()
+    if joined.translate(None, _PLAIN_NAME) or joined.count(b".") >= len(found) > 0:
+        return ".".join([_escaped(label.lower()) for label in found])
+    return joined.decode("ascii")
 
 
 def _escaped(label: bytes) -> str:

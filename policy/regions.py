@@ -31,9 +31,12 @@ def regions_of(sets: tuple[AddressSet, ...]) -> Regions:
     return Regions(sets)
 
 
-class _Family(NamedTuple):
-    starts: list[bytes]
-    numbers: list[int]
+class _Family:
+    __slots__ = ("numbers", "starts")
+
+    def __init__(self, starts: list[bytes], numbers: list[int]) -> None:
+        self.starts = starts
+        self.numbers = numbers
 
 
 class Regions:

@@ -54,28 +54,40 @@ class PatternTrie(Generic[T]):
         if not is_permittable(name):
             return ()
         found = self._root.deeper + self._exact.get(name, ())
-        nodes = [self._root]
         labels = name.split(".")
         left = len(labels)
-        while left and nodes:
+        node: _Node[T] | None = self._root
+        while left and node is not None:
+            if node.starred:
+                return found + _among([node], labels[:left])
             left -= 1
-            label = labels[left]
-            following: list[_Node[T]] = []
-            for node in nodes:
-                child = node.children.get(label)
-                if child is not None:
-                    following.append(child)
-                if node.starred:
-                    following += [
-                        next_ for wanted, next_ in node.starred.items() if label_matches(wanted, label)
-                    ]
-            if left:
-                for node in following:
-                    found += node.deeper
-            nodes = following
-        for node in nodes:
-            found += node.here
+            node = node.children.get(labels[left])
+            if node is not None:
+                found += node.deeper if left else node.here
         return found
+
+
+def _among(nodes: list[_Node[T]], labels: list[str]) -> tuple[T, ...]:
+    """Return the values below nodes of which a label may have several children."""
+    found: tuple[T, ...] = ()
+    left = len(labels)
+    while left and nodes:
+        left -= 1
+        label = labels[left]
+        following: list[_Node[T]] = []
+        for node in nodes:
+            child = node.children.get(label)
+            if child is not None:
+                following.append(child)
+            if node.starred:
+                following += [next_ for wanted, next_ in node.starred.items() if label_matches(wanted, label)]
+        if left:
+            for node in following:
+                found += node.deeper
+        nodes = following
+    for node in nodes:
+        found += node.here
+    return found
 
 
 def _step(node: _Node[T], label: str) -> _Node[T]:

@@ -8,32 +8,56 @@ entries first.
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Final
 
 from resolver.answers import Answer
 
-Key = tuple[bytes, int, bool]
-"""Name in lower-case wire form, type, and whether the answer has signatures (DO)."""
+Key = bytes
+"""Of ``Asked``: one string of octets, whose hash is made once."""
 
-COST_BYTES = 512
+COST_BYTES: Final = 512
 """One unit of capacity: an answer of 65,535 octets costs as much as 128 small ones."""
-STALE_S = 3600.0
+STALE_S: Final = 3600.0
 """How long past its expiry a positive answer may still be given (RFC 8767)."""
-STALE_TTL_S = 30
-FAILURE_S = 5.0
+STALE_TTL_S: Final = 30
+FAILURE_S: Final = 5.0
 """How long a failure is remembered (RFC 9520)."""
-MAX_AGE_S = 86400
-PREFETCH_TTL_S = 10.0
-PREFETCH_SHARE = 0.1
+MAX_AGE_S: Final = 86400
+PREFETCH_TTL_S: Final = 10.0
+PREFETCH_SHARE: Final = 0.1
 """A name that is asked again in the last tenth of its life is asked upstream before it expires."""
+
+
+class Asked:
+    """What is looked up: a name in lower-case wire form, a type, whether with signatures (DO)."""
+
+    __slots__ = ("key", "name", "qtype", "signed")
+
+    def __init__(self, name: bytes, qtype: int, qtype_wire: bytes, *, signed: bool) -> None:
+        self.name = name
+        self.qtype = qtype
+        self.signed = signed
+        self.key: Key = name + qtype_wire + b"+" if signed else name + qtype_wire
+
+
+class Share:
+    """What one owner has in the cache: its entries, the least recently used first, and their cost."""
+
+    __slots__ = ("cost", "entries", "owner")
+
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self.entries: OrderedDict[Key, Cached] = OrderedDict()
+        self.cost = 0
 
 
 class Cached:
     """One entry; ``answer`` is None while only a failure is known. Instants are monotonic seconds."""
 
-    __slots__ = ("answer", "cost", "ede", "expires_at", "failed_until", "owner", "stored_at", "uses")
+    __slots__ = ("answer", "cost", "ede", "expires_at", "failed_until", "share", "stored_at", "uses")
 
-    def __init__(self, owner: str) -> None:
-        self.owner = owner
+    def __init__(self, share: Share) -> None:
+        self.share = share
         self.answer: Answer | None = None
         self.cost = 1
         self.stored_at = 0.0
@@ -58,16 +82,37 @@ class Cached:
         """TTL for a client: what remains, at least 1, at most ``max_ttl_s``; RFC 8767's if stale."""
         if now >= self.expires_at:
             return min(STALE_TTL_S, max_ttl_s)
-        return max(1, min(int(self.expires_at - now), max_ttl_s))
+        left_s = int(self.expires_at - now)
+        if left_s >= max_ttl_s:
+            return max_ttl_s
+        return left_s if left_s > 1 else 1
+
+    def up_to(self, length: int) -> Cached:
+        """Return the first ``length`` steps of the chain, as an entry of its own in no cache."""
+        part = Cached(self.share)
+        part.stored_at = self.stored_at
+        part.expires_at = self.expires_at
+        part.failed_until = self.failed_until
+        part.ede = self.ede
+        whole = self.answer
+        if whole is not None:
+            part.answer = Answer(
+                whole.rcode, whole.chain[:length], whole.rtype, (), whole.soa,
+                signatures=whole.signatures, ttl_s=whole.ttl_s, size_bytes=whole.size_bytes,
+            )  # fmt: skip
+        return part
 
 
 def joined(led: Cached, outside: Cached, now: float) -> Cached:
     """Return the answer of a chain that began in ``led`` and was looked up further in ``outside``."""
-    both = Cached(outside.owner)
+    both = Cached(outside.share)
     first, last = led.answer, outside.answer
     if first is not None and last is not None:
         ttl_s = min(first.ttl_s, last.ttl_s)
-        both.answer = last._replace(chain=first.chain + last.chain, signatures=(), ttl_s=ttl_s)
+        both.answer = Answer(
+            last.rcode, first.chain + last.chain, last.rtype, last.records, last.soa,
+            signatures=(), ttl_s=ttl_s, size_bytes=last.size_bytes,
+        )  # fmt: skip
     both.stored_at = outside.stored_at
     both.expires_at = outside.expires_at
     if outside.is_fresh(now):  # the beginning was fresh when the question for the rest was asked
@@ -82,8 +127,7 @@ class Cache:
         self._capacity = capacity
         self._used = 0
         self._entries: dict[Key, Cached] = {}
-        self._owned: dict[str, OrderedDict[Key, Cached]] = {}
-        self._cost: dict[str, int] = {}
+        self._shares: dict[str, Share] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -98,57 +142,73 @@ class Cache:
         cached = self._entries.get(key)
         if cached is not None:
             cached.uses += 1
-            self._owned[cached.owner].move_to_end(key)
+            cached.share.entries.move_to_end(key)
         return cached
 
     def put(self, key: Key, answer: Answer, owner: str, now: float, max_negative_s: int) -> Cached:
         """Keep an answer; its TTL is bounded by a day, a negative one's by ``max_negative_s``."""
-        cached = self._prepare(key, owner, 1 + answer.size_bytes // COST_BYTES, anew=True)
+        share = self._replaced(key, owner, 1 + answer.size_bytes // COST_BYTES)
+        cached = Cached(share)  # not the one that is there: replies on hold were drafted from it
         cached.answer = answer
         cached.stored_at = now
-        cached.expires_at = now + max(1, min(answer.ttl_s, MAX_AGE_S if answer.records else max_negative_s))
+        ttl_s = MAX_AGE_S if answer.records else max_negative_s
+        ttl_s = min(ttl_s, answer.ttl_s)
+        cached.expires_at = now + (ttl_s if ttl_s > 1 else 1)
+        self._keep(key, cached, 1 + answer.size_bytes // COST_BYTES)
         return cached
 
     def put_failure(self, key: Key, ede: int, owner: str, now: float) -> Cached:
         """Remember that upstream failed; an answer that was there stays, for RFC 8767."""
-        known = self._entries.get(key)
-        cached = self._prepare(key, owner, known.cost if known else 1)
+        cached = self._entries.get(key)
+        cost = cached.cost if cached is not None else 1
+        share = self._replaced(key, owner, cost)
+        if cached is None:
+            cached = Cached(share)
+        cached.share = share
         cached.failed_until = now + FAILURE_S
         cached.ede = ede
+        self._keep(key, cached, cost)
         return cached
 
-    def _prepare(self, key: Key, owner: str, cost: int, *, anew: bool = False) -> Cached:
-        """Return the key's entry, its cost booked; make room first.
-
-        ``anew``: another in its place, because replies on hold were drafted from the one that is there.
-        """
+    def _replaced(self, key: Key, owner: str, cost: int) -> Share:
+        """Take out the key's entry, make room, and return whose the next one is: the first asker's."""
         cached = self._entries.get(key)
-        if cached is None:
-            cached = Cached(owner)
-        else:
+        if cached is not None:
+            owner = cached.share.owner
             self._forget(key, cached)
-            cached = Cached(cached.owner) if anew else cached
-        self._make_room(cost, cached.owner)
+        if self._used + cost > self._capacity:
+            self._make_room(cost, owner)
+        share = self._shares.get(owner)
+        if share is None:
+            share = self._shares[owner] = Share(owner)
+        return share
+
+    def _keep(self, key: Key, cached: Cached, cost: int) -> None:
+        share = cached.share
         cached.cost = cost
         self._entries[key] = cached
-        self._owned.setdefault(cached.owner, OrderedDict())[key] = cached
-        self._cost[cached.owner] = self._cost.get(cached.owner, 0) + cost
+        share.entries[key] = cached
+        share.cost += cost
         self._used += cost
-        return cached
 
     def _make_room(self, cost: int, owner: str) -> None:
+        shares = self._shares
         while self._used + cost > self._capacity and self._entries:
-            share = self._capacity // len(self._owned)
-            loser = owner if self._cost.get(owner, 0) + cost > share else ""
-            if not loser or loser not in self._owned:
-                loser = max(self._cost, key=self._cost.__getitem__)
-            key = next(iter(self._owned[loser]))
+            own = shares.get(owner)
+            fair = self._capacity // len(shares)
+            if own is None or own.cost + cost <= fair:
+                own = max(shares.values(), key=_cost)
+            key = next(iter(own.entries))
             self._forget(key, self._entries[key])
 
     def _forget(self, key: Key, cached: Cached) -> None:
-        owned = self._owned[cached.owner]
-        del self._entries[key], owned[key]
+        share = cached.share
+        del self._entries[key], share.entries[key]
         self._used -= cached.cost
-        self._cost[cached.owner] -= cached.cost
-        if not owned:
-            del self._owned[cached.owner], self._cost[cached.owner]
+        share.cost -= cached.cost
+        if not share.entries:
+            del self._shares[share.owner]
+
+
+def _cost(share: Share) -> int:
+    return share.cost

@@ -7,7 +7,7 @@ silence, any bytes from an upstream give effects; one deadline from receipt boun
 
 from __future__ import annotations
 
-from copy import copy
+from typing import Final
 
 from policy import gate
 from policy.authority import GrantAnswered, LookupRecord
@@ -16,28 +16,30 @@ from policy.pods import Pod
 from policy.snapshot import Snapshot
 from resolver.cache import Cached, joined
 from resolver.core_settings import CoreSettings
+from resolver.deadlines import NEVER, Deadlines
 from resolver.effects import AskGrants, AskUpstream, Client, Effect, Record, Reply
-from resolver.exchange import NOT_READY, PROHIBITED, Exchange, Stage, exchange_key
+from resolver.exchange import HELD, LOOKING, NOT_READY, PROHIBITED, UNKNOWN, Exchange, exchange_key
 from resolver.filtering import Filtered, filter_answer
 from resolver.flights import Flights, record
 from resolver.hits import ALWAYS, Hit, Hits
 from resolver.holds import Holds
 from resolver.limits import Meter, Meters
-from resolver.lookups import NO_REACHABLE_AUTHORITY, Lookups
+from resolver.lookups import NO_REACHABLE_AUTHORITY, Lookups, Pending
 from resolver.messages import ANY, IN, NOERROR, NXDOMAIN, REFUSED, Query, parse_query
 from resolver.replies import EMPTY, Body, Ede, negative, write_error, write_reply
 from resolver.tallies import Report, Tallies
-from resolver.verdicts import NOT_SUPPORTED, Decisions, Verdict
+from resolver.verdicts import NOT_SUPPORTED, Asker, Decisions, Verdict
 from resolver.zones import is_reverse
 
 __all__ = [
     "AskGrants", "AskUpstream", "Client", "Core", "CoreSettings", "Effect", "Record", "Reply", "Report",
 ]  # fmt: skip
 
-_HINFO = Body(rtype=13, records=(b"\x07RFC8482\x00",))
-_META_TYPES = range(249, ANY)
+_HINFO: Final = (b"\x07RFC8482\x00",)
+UNKNOWN_ASKER: Final = "unknown"
+_META_TYPES: Final = range(249, ANY)
 """TKEY, TSIG, IXFR, AXFR, MAILB, MAILA: never forwarded."""
-RECORDS_A_QUERY = 64
+RECORDS_A_QUERY: Final = 64
 """So many records of an answer cost a pod one more query of its rate: each is decided and granted."""
 
 
@@ -49,10 +51,11 @@ class Core:
         self._decisions: Decisions | None = None
         self._meters = Meters()
         self._tallies = Tallies()
-        self._flights = Flights(self._tallies, settings.queries_in_flight)
+        self._deadlines = Deadlines()
+        self._flights = Flights(self._tallies, self._deadlines, settings.queries_in_flight)
         self._hits = Hits(settings.max_ttl_s)
         self._holds = Holds(settings, self._flights, self._hits)
-        self._lookups: Lookups[Exchange] = Lookups(settings, self._flights.schedule)
+        self._lookups: Lookups[Exchange] = Lookups(settings, self._deadlines)
         self._enforced: frozenset[str] = frozenset()
         self.hit = self._hits.hit
         """(wire, source, now) → the prepared reply to this very query, or None: ``query_received``."""
@@ -61,18 +64,22 @@ class Core:
         """Take a client's message; ``wire`` is without TCP's length prefix."""
         out: list[Effect] = []
         query = parse_query(wire)
-        if query is None or exchange_key(wire, client) in self._flights:
+        if query is None:
+            return out
+        key = exchange_key(wire, client)
+        if key in self._flights:
             return out  # a retransmission joins its first asker and counts once
         if query.rcode != NOERROR or query.qclass != IN or query.qtype in _META_TYPES:
             out.append(Reply(client, self._protocol_error(query, client)))
             return out
-        pod = self._decisions.snapshot.pod_at(client.source) if self._decisions else None
-        exchange = Exchange(query, wire, client, self._meter(pod, client.source), now)
+        decisions = self._decisions
+        asker, pod = (UNKNOWN_ASKER, None) if decisions is None else decisions.asker(client.source)
+        exchange = Exchange(query, wire, client, key, meter=self._meter(pod, client.source), now=now)
         exchange.pod = pod
         if not exchange.meter.take(now, self._settings.queries_per_second):
             self._flights.refuse(exchange, "rate limit", now, out)
             return out
-        self._begin(exchange, now, out)
+        self._begin(exchange, asker, now, out)
         return out
 
     def upstream_answered(self, ident: int, wire: bytes, now: float) -> list[Effect]:
@@ -138,20 +145,22 @@ class Core:
 
     def next_deadline(self) -> float | None:
         """The instant at which ``deadline_passed`` is to be called; it may become earlier with any call."""
-        return self._flights.next_deadline()
+        at = self._deadlines.next_at()
+        return None if at == NEVER else at
 
     def deadline_passed(self, now: float) -> list[Effect]:
         """End whatever has waited long enough."""
         out: list[Effect] = []
-        while (due := self._flights.take_due(now)) is not None:
-            if isinstance(due, int):
-                waiters, cached = self._lookups.failed(due, NO_REACHABLE_AUTHORITY, now)
+        while (due := self._deadlines.take(now)) is not None:
+            if isinstance(due, Pending):
+                waiters, cached = self._lookups.failed(due.id, NO_REACHABLE_AUTHORITY, now)
                 self._looked_up(waiters, cached, now, out)
-            elif due.stage is Stage.HELD:
-                self._holds.time_out(due, now, out)
-            else:
-                ede = NOT_READY if due.stage is Stage.UNKNOWN else Ede(NO_REACHABLE_AUTHORITY)
-                self._flights.fail(due, ede, "failed", now, out)
+            elif isinstance(due, Exchange):
+                if due.stage == HELD:
+                    self._holds.time_out(due, now, out)
+                else:
+                    ede = NOT_READY if due.stage == UNKNOWN else Ede(NO_REACHABLE_AUTHORITY)
+                    self._flights.fail(due, ede, "failed", now, out)
         return out
 
     def drain(self) -> Report:
@@ -197,14 +206,11 @@ class Core:
         for exchange in self._flights.all():
             self._decide_again(exchange, decisions, now, out)
 
-    def _begin(self, exchange: Exchange, now: float, out: list[Effect]) -> None:
-        decisions = self._decisions
-        asker, pod = ("unknown", None) if decisions is None else decisions.asker(exchange.client.source)
-        exchange.pod = pod
-        query = exchange.query
-        if decisions is None or asker == "unknown":
+    def _begin(self, exchange: Exchange, asker: Asker, now: float, out: list[Effect]) -> None:
+        decisions, pod, query = self._decisions, exchange.pod, exchange.query
+        if decisions is None or asker == UNKNOWN_ASKER:
             due_at = exchange.received_at + self._settings.deadline_s
-            self._flights.keep(exchange, Stage.UNKNOWN, due_at, now, out)
+            self._flights.keep(exchange, UNKNOWN, due_at, now, out)
         elif asker == "other":
             self._flights.reply(exchange, write_error(query, REFUSED, PROHIBITED), "refused", now, out)
         elif pod is not None and query.name == gate.WIRE:
@@ -217,9 +223,10 @@ class Core:
     def _decide_again(self, exchange: Exchange, decisions: Decisions, now: float, out: list[Effect]) -> None:
         """A changed generation is decided again before anything is sent; a pod that went is discarded."""
         asker, pod = decisions.asker(exchange.client.source)
-        if exchange.stage is Stage.UNKNOWN:
-            if asker != "unknown":
-                self._begin(exchange, now, out)
+        if exchange.stage == UNKNOWN:
+            if asker != UNKNOWN_ASKER:
+                exchange.pod = pod
+                self._begin(exchange, asker, now, out)
             return
         was = exchange.pod
         if was is not None and (pod is None or (pod.uid, pod.key) != (was.uid, was.key)):
@@ -227,7 +234,8 @@ class Core:
             return
         self._holds.forget(exchange)
         exchange.led = None
-        self._begin(exchange, now, out)
+        exchange.pod = pod
+        self._begin(exchange, asker, now, out)
 
     def _say_of_itself(
         self, exchange: Exchange, pod: Pod, decisions: Decisions, now: float, out: list[Effect]
@@ -251,7 +259,7 @@ class Core:
         """Reply without any upstream: blocked, search-list expansions, special names, suppressed types."""
         query = exchange.query
         if verdict.kind == "hinfo":
-            body = _HINFO._replace(ttl=self._settings.max_ttl_s)
+            body = Body(rtype=13, records=_HINFO, ttl=self._settings.max_ttl_s)
         else:
             body = EMPTY if verdict.rcode == REFUSED else negative(query.name)
         edes = (verdict.ede,) if verdict.ede else ()
@@ -267,11 +275,11 @@ class Core:
         self._flights.reply(exchange, wire, verdict.kind, now, out)
 
     def _resolve(self, exchange: Exchange, verdict: Verdict, now: float, out: list[Effect]) -> None:
-        key = exchange.asked
-        state, cached = self._lookups.find(key, now)
+        asked = exchange.asked
+        state, cached = self._lookups.find(asked, now)
         owner = exchange.pod.uid if exchange.pod is not None else ""
         if cached is not None and state == "fresh":
-            prefetch = self._lookups.prefetch(key, verdict.group, owner, cached, now)
+            prefetch = self._lookups.prefetch(asked, verdict.group, owner, cached, now)
             if prefetch is not None:
                 out.append(prefetch)
             self._deliver(exchange, verdict, cached, now, out)
@@ -280,9 +288,9 @@ class Core:
         elif not self._tunnels(exchange, verdict, now, out):
             # the question to the upstreams is due before an exchange that begins with it
             begins = exchange.received_at == now
-            due_at = float("inf") if begins else exchange.received_at + self._settings.deadline_s
-            if self._flights.keep(exchange, Stage.LOOKING, due_at, now, out):
-                begun = self._lookups.ask(key, verdict.group, owner, exchange, now)
+            due_at = NEVER if begins else exchange.received_at + self._settings.deadline_s
+            if self._flights.keep(exchange, LOOKING, due_at, now, out):
+                begun = self._lookups.ask(asked, verdict.group, owner, exchange, now)
                 if begun is not None:
                     out.append(begun)
 
@@ -299,7 +307,7 @@ class Core:
             return False
         minutes = self._settings.distinct_names_period_s / 60
         text = f"more than {self._settings.distinct_names} names of {domain} in {minutes:g} min"
-        over = verdict._replace(kind="blocked", rcode=NXDOMAIN, ede=Ede(15, text), reason=text)
+        over = verdict.instead("blocked", rcode=NXDOMAIN, ede=Ede(15, text), reason=text)
         if self._settings.tunnel_action == "record":
             record(exchange, "limit", over, out)
             return False
@@ -312,7 +320,7 @@ class Core:
         """Hand the outcome to all who wait for it."""
         for exchange in waiters:
             verdict = exchange.verdict
-            if exchange.stage is not Stage.LOOKING or verdict is None or cached is None:
+            if exchange.stage != LOOKING or verdict is None or cached is None:
                 continue
             if cached.is_fresh(now):
                 self._deliver(exchange, verdict, cached, now, out)
@@ -358,8 +366,6 @@ class Core:
 
 def _up_to(cached: Cached, name: str) -> Cached:
     """Return the part of a cluster's answer that leads to a name outside, which is asked by itself."""
-    led = copy(cached)
-    if led.answer is not None:
-        targets = [from_wire(target) for target in led.answer.chain]
-        led.answer = led.answer._replace(chain=led.answer.chain[: targets.index(name) + 1], records=())
-    return led
+    answer = cached.answer
+    targets = [from_wire(target) for target in answer.chain] if answer is not None else []
+    return cached.up_to(targets.index(name) + 1)

@@ -7,9 +7,6 @@ address of the cluster in a cluster answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 from policy.decision import AddressAccess
 from policy.names import from_wire
 from policy.pods import Pod
@@ -22,18 +19,29 @@ _HINTS = frozenset({4, 5, 6})
 """ipv4hint, ech, ipv6hint: addresses past the filter, and a handshake past the name."""
 
 
-class Filtered(NamedTuple):
+class Filtered:
     """What is left: RDATAs, those among them that need a grant, whether anything was taken away.
 
     ``denied`` says why the first address went. ``verdict`` is the one that decided: another than
     the question's where a cluster name led outside.
     """
 
-    verdict: Verdict
-    records: Sequence[bytes]
-    asked: tuple[bytes, ...] = ()
-    changed: bool = False
-    denied: AddressAccess | None = None
+    __slots__ = ("asked", "changed", "denied", "records", "verdict")
+
+    def __init__(
+        self,
+        verdict: Verdict,
+        records: tuple[bytes, ...],
+        asked: tuple[bytes, ...] = (),
+        *,
+        changed: bool = False,
+        denied: AddressAccess | None = None,
+    ) -> None:
+        self.verdict = verdict
+        self.records = records
+        self.asked = asked
+        self.changed = changed
+        self.denied = denied
 
 
 def filter_answer(answer: Answer, verdict: Verdict, decisions: Decisions, pod: Pod, name: bytes) -> Filtered:
@@ -66,20 +74,21 @@ def _addresses(answer: Answer, verdict: Verdict, decisions: Decisions, pod: Pod)
     access = verdict.access
     if access is None:
         access = decisions.snapshot.access(pod, verdict.name)
+    is_cluster = verdict.cluster
     kept: list[bytes] = []
     asked: list[bytes] = []
     denied: AddressAccess | None = None
     for packed in answer.records:
-        if verdict.cluster and decisions.is_exempt_address(packed):
+        if is_cluster and decisions.is_exempt_address(packed):
             kept.append(packed)
-            continue
-        may = access.at(packed)
-        if may.permits:
+        elif access.opens(packed):
             kept.append(packed)
             asked.append(packed)
         elif denied is None:
-            denied = may
-    return Filtered(verdict, kept, tuple(asked), denied is not None, denied)
+            denied = access.at(packed)
+    if len(asked) == len(answer.records):
+        return Filtered(verdict, answer.records, answer.records)
+    return Filtered(verdict, tuple(kept), tuple(asked), changed=denied is not None, denied=denied)
 
 
 def _binding(rdata: bytes, owner: bytes, verdict: Verdict, decisions: Decisions, pod: Pod) -> bytes | None:

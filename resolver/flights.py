@@ -1,48 +1,44 @@
-"""The exchanges under way: who they are, when they are due, and their end.
+"""The exchanges under way: who they are, and their end.
 
-Owns the register, the clock's heap and the reply. Never decides. Invariant: an exchange in the
+Owns the register and the reply. Never decides. Invariant: an exchange in the
 register is counted in flight once, and leaves it with one reply or none.
 """
 
 from __future__ import annotations
 
-import heapq
-from itertools import count
-from typing import Protocol
+from functools import lru_cache
+from typing import Final
 
 import dns.rdatatype
 
 from policy.addresses import from_packed
 from policy.authority import LookupRecord
 from policy.names import from_wire
+from resolver.deadlines import EXCHANGES, HOLDS, NEVER, Deadlines
 from resolver.effects import Effect, Record, Reply
-from resolver.exchange import Exchange, ExchangeKey, Stage
+from resolver.exchange import ARRIVED, DONE, HELD, Exchange, ExchangeKey
 from resolver.messages import REFUSED, SERVFAIL
 from resolver.replies import Ede, write_error
 from resolver.tallies import Tallies
 from resolver.verdicts import Verdict
 
-MAX_IN_FLIGHT = 65536
+MAX_IN_FLIGHT: Final = 65536
 """Exchanges under way, of all clients together."""
 
-
-class Question(Protocol):
-    """What ``resolver.lookups`` says of a question to upstreams."""
-
-    id: int
-    is_open: bool
+_HIT: Final = 'nameward_dns_request_seconds{path="hit"}'
+_MISS: Final = 'nameward_dns_request_seconds{path="miss"}'
+_BLOCKED: Final = 'nameward_dns_request_seconds{path="blocked"}'
 
 
 class Flights:
     """Exchanges by client and question."""
 
-    def __init__(self, tallies: Tallies, per_pod: int) -> None:
+    def __init__(self, tallies: Tallies, deadlines: Deadlines, per_pod: int) -> None:
         self.tallies = tallies
         self.per_pod = per_pod
+        self._deadlines = deadlines
         self._exchanges: dict[ExchangeKey, Exchange] = {}
         self._connections: dict[int, set[ExchangeKey]] = {}
-        self._due: list[tuple[float, int, Exchange | Question]] = []
-        self._order = count()
 
     def __len__(self) -> int:
         return len(self._exchanges)
@@ -58,9 +54,9 @@ class Flights:
         """The exchanges of one TCP connection."""
         return [self._exchanges[key] for key in self._connections.get(via, ())]
 
-    def keep(self, exchange: Exchange, stage: Stage, due_at: float, now: float, out: list[Effect]) -> bool:
+    def keep(self, exchange: Exchange, stage: int, due_at: float, now: float, out: list[Effect]) -> bool:
         """Let an exchange wait in a stage until ``due_at``; False: its client has too many, it is refused."""
-        if exchange.stage is Stage.ARRIVED:
+        if exchange.stage == ARRIVED:
             meter = exchange.meter
             if (meter.limited and meter.in_flight >= self.per_pod) or len(self._exchanges) >= MAX_IN_FLIGHT:
                 self.refuse(exchange, "in-flight limit", now, out)
@@ -70,56 +66,28 @@ class Flights:
             if exchange.client.transport == "tcp":
                 self._connections.setdefault(exchange.client.via, set()).add(exchange.key)
         exchange.stage = stage
-        if exchange.due_at != due_at:
-            exchange.due_at = due_at
-            if due_at < float("inf"):
-                heapq.heappush(self._due, (due_at, next(self._order), exchange))
+        self._deadlines.add(HOLDS if stage == HELD else EXCHANGES, exchange, due_at)
         return True
-
-    def schedule(self, at: float, question: Question) -> None:
-        """Note when an upstream question must be over."""
-        heapq.heappush(self._due, (at, next(self._order), question))
-
-    def next_deadline(self) -> float | None:
-        """The instant at which something is due."""
-        due = self._due
-        while due:
-            at, _, item = due[0]
-            if isinstance(item, Exchange):
-                is_awaited = item.stage is not Stage.DONE and item.due_at == at
-            else:
-                is_awaited = item.is_open
-            if is_awaited:
-                return at
-            heapq.heappop(due)
-        return None
-
-    def take_due(self, now: float) -> Exchange | int | None:
-        """Take one exchange, or the id of one upstream question, whose time is up."""
-        at = self.next_deadline()
-        if at is None or at > now:
-            return None
-        item = heapq.heappop(self._due)[2]
-        return item if isinstance(item, Exchange) else item.id
 
     def discard(self, exchange: Exchange) -> None:
         """End an exchange without a reply."""
-        if exchange.stage is not Stage.ARRIVED and self._exchanges.pop(exchange.key, None) is not None:
+        if exchange.stage != ARRIVED and self._exchanges.pop(exchange.key, None) is not None:
             exchange.meter.in_flight -= 1
             if exchange.client.transport == "tcp":
                 keys = self._connections[exchange.client.via]
                 keys.discard(exchange.key)
                 if not keys:
                     del self._connections[exchange.client.via]
-        exchange.stage = Stage.DONE
+        exchange.stage = DONE
+        exchange.due_at = NEVER
 
     def reply(self, exchange: Exchange, wire: bytes, verdict: str, now: float, out: list[Effect]) -> None:
         """End an exchange with a reply."""
-        path = "blocked" if verdict == "blocked" else "hit" if exchange.stage is Stage.ARRIVED else "miss"
+        path = _BLOCKED if verdict == "blocked" else _HIT if exchange.stage == ARRIVED else _MISS
         self.discard(exchange)
         tallies = self.tallies
         tallies.of(verdict, exchange.query.qtype, exchange.client.transport)[0] += 1
-        tallies.took(_PATHS[path], now - exchange.received_at)
+        tallies.took(path, now - exchange.received_at)
         out.append(Reply(exchange.client, wire))
 
     def fail(self, exchange: Exchange, ede: Ede, verdict: str, now: float, out: list[Effect]) -> None:
@@ -134,9 +102,6 @@ class Flights:
         self.reply(exchange, write_error(exchange.query, REFUSED, Ede(0, limit)), "limited", now, out)
 
 
-_PATHS = {path: f'nameward_dns_request_seconds{{path="{path}"}}' for path in ("hit", "miss", "blocked")}
-
-
 def record(exchange: Exchange, kind: str, verdict: Verdict, out: list[Effect]) -> None:
     """Tell of a lookup; ``kind`` is a LookupRecord's verdict."""
     pod = exchange.pod
@@ -146,7 +111,7 @@ def record(exchange: Exchange, kind: str, verdict: Verdict, out: list[Effect]) -
         verdict=kind,  # type: ignore[arg-type]
         namespace=pod.namespace,
         pod=pod.name,
-        pod_ip=from_packed(exchange.client.source),
+        pod_ip=_address_text(exchange.client.source),
         name=verdict.name,
         qtype=type_text(exchange.query.qtype),
         policy=verdict.policy,
@@ -158,6 +123,12 @@ def record(exchange: Exchange, kind: str, verdict: Verdict, out: list[Effect]) -
     out.append(Record(item))
 
 
+@lru_cache(maxsize=4096)
+def _address_text(source: bytes) -> str:
+    return from_packed(source)
+
+
+@lru_cache(maxsize=256)
 def type_text(qtype: int) -> str:
     """Text of a query type, ``TYPE1234`` for unknown ones."""
     return dns.rdatatype.to_text(dns.rdatatype.RdataType.make(qtype))

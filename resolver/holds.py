@@ -8,19 +8,22 @@ said is believed for that one reply.
 
 from __future__ import annotations
 
+from typing import Final
+
 from policy.authority import GrantAnswered, LookupRecord
 from policy.decision import AddressAccess
-from resolver.asking import Asking, Askings
+from resolver.asking import Askings
 from resolver.cache import Cached
 from resolver.core_settings import CoreSettings
 from resolver.effects import Effect, Record
 from resolver.exchange import (
     GRANT_LIMIT,
+    HELD,
     NOT_ENFORCED,
     STALE,
+    Asking,
     Draft,
     Exchange,
-    Stage,
     denial_text,
     draft_reply,
 )
@@ -28,10 +31,14 @@ from resolver.filtering import Filtered
 from resolver.flights import Flights, record
 from resolver.hits import Hit, Hits
 from resolver.messages import NXDOMAIN
-from resolver.realized import Realized
+from resolver.realized import NEVER, Realized
+from resolver.replies import Ede
 from resolver.verdicts import Decisions
 
-LIMIT_REASON = "more grants than limits.grantsPerPod or limits.grants"
+FOREVER: Final = float("inf")
+_FRESH: Final[tuple[Ede, ...]] = ()
+_STALE: Final[tuple[Ede, ...]] = (STALE,)
+LIMIT_REASON: Final = "more grants than limits.grantsPerPod or limits.grants"
 
 
 class Holds:
@@ -45,11 +52,11 @@ class Holds:
         self._hits = hits
         self._realized = Realized()
         self._askings = Askings()
-        self._held: dict[Exchange, Asking] = {}
+        self._held = 0
 
     def __len__(self) -> int:
-        """Replies on hold."""
-        return len(self._held)
+        """Replies on hold whose grants are asked for."""
+        return self._held
 
     def clear(self) -> None:
         """Forget what was realized, and every request: another snapshot holds."""
@@ -60,12 +67,12 @@ class Holds:
         self, exchange: Exchange, cached: Cached, filtered: Filtered, now: float, out: list[Effect]
     ) -> None:
         """Reply to a filtered answer: at once if it is open for long enough, else after its grants."""
-        extra = () if cached.is_fresh(now) else (STALE,)
+        extra = _FRESH if cached.is_fresh(now) else _STALE
         ttl_s = cached.ttl_s(now, self.settings.max_ttl_s)
         draft = draft_reply(exchange, cached, filtered, ttl_s, extra)
         pod = exchange.pod
         if not draft.asked or pod is None:
-            self._send(exchange, draft, float("inf"), now, out)
+            self._send(exchange, draft, FOREVER, now, out)
             return
         until = self._realized.until(pod.addresses, filtered.verdict.name, draft.asked)
         if until - now >= ttl_s:
@@ -74,16 +81,20 @@ class Holds:
             self._send(exchange, draft, until, now, out)
             return
         exchange.draft = draft
-        if exchange.stage is not Stage.HELD:
-            due_at = min(now + self.settings.hold_timeout_s, exchange.received_at + self.settings.deadline_s)
-            if not self._flights.keep(exchange, Stage.HELD, due_at, now, out):
+        if exchange.stage != HELD:
+            due_at = now + self.settings.hold_timeout_s
+            last_at = exchange.received_at + self.settings.deadline_s
+            due_at = min(due_at, last_at)
+            if not self._flights.keep(exchange, HELD, due_at, now, out):
                 return
         self._ask(exchange, draft, now, out)
 
     def forget(self, exchange: Exchange) -> None:
         """Await nothing more for an exchange."""
-        asking = self._held.pop(exchange, None)
+        asking = exchange.asking
         if asking is not None:
+            exchange.asking = None
+            self._held -= 1
             self._askings.forget(asking)
 
     def lose_authority(self) -> None:
@@ -96,7 +107,7 @@ class Holds:
         """Ask again for everything on hold."""
         self._has_authority = True
         for exchange in self._flights.all():
-            if exchange.stage is Stage.HELD and exchange.draft is not None:
+            if exchange.stage == HELD and exchange.draft is not None:
                 self._ask(exchange, exchange.draft, now, out)
 
     def answered(self, message: GrantAnswered, now: float, out: list[Effect]) -> None:
@@ -106,21 +117,23 @@ class Holds:
         if asking is None or decisions is None:
             return
         exchange = asking.exchange
-        realized = asking.realized
         if exchange is None:
             self._realized.end_renewal(asking.pod.addresses, asking.name, asking.addresses[0])
         elif asking.generation > decisions.snapshot.generation:
             return  # the snapshot that decided is on its way, and decides this exchange again
-        if realized and asking.lasting:
-            self._realized.add(asking.pod.addresses, asking.name, realized, asking.until)
+        if asking.lasting:
+            realized = asking.realized
+            if realized:
+                self._realized.add(asking.pod.addresses, asking.name, realized, asking.until)
         if exchange is None:
             return
-        del self._held[exchange]
+        exchange.asking = None
+        self._held -= 1
         draft = exchange.draft
         if draft is None:
             return
         self._flights.tallies.took("nameward_hold_seconds", now - asking.asked_at)
-        if asking.refused:
+        if asking.refused is not None:
             self._reduce(exchange, draft, asking, now, out)
         else:
             self._release(exchange, draft, asking, now, out)
@@ -137,7 +150,8 @@ class Holds:
         if not self._has_authority or pod is None or decisions is None:
             return
         asking = Asking(pod, draft.filtered.verdict.name, draft.asked, exchange, now)
-        self._held[exchange] = asking
+        exchange.asking = asking
+        self._held += 1
         sources = decisions.sources(pod, exchange.query.qtype)
         self._askings.ask(asking, sources, draft.body.ttl, decisions.snapshot.generation, out)
 
@@ -152,27 +166,34 @@ class Holds:
             self._askings.ask(asking, sources, draft.body.ttl, decisions.snapshot.generation, out)
 
     def _reduce(
-        self, exchange: Exchange, draft: Draft, asking: Asking, now: float, out: list[Effect]
+        self,
+        exchange: Exchange,
+        draft: Draft,
+        asking: Asking,
+        now: float,
+        out: list[Effect],
     ) -> None:
         """Some addresses were refused: leave them out; nothing left is an answer of its own."""
         filtered = draft.filtered
+        refused = asking.refused or {}
         sent = draft.body.records[: draft.kept]
-        records = tuple(record for record in sent if record not in asking.refused)
-        outcomes = set(asking.refused.values())
+        records = tuple([record for record in sent if record not in refused])
+        outcomes = set(refused.values())
         if "limit" in outcomes and exchange.meter.tells(now):
-            record(exchange, "limit", filtered.verdict._replace(reason=LIMIT_REASON), out)
+            verdict = filtered.verdict
+            record(exchange, "limit", verdict.because(verdict.policy, verdict.rule, LIMIT_REASON), out)
         if not records and outcomes != {"denied"}:
             ede = GRANT_LIMIT if "limit" in outcomes else NOT_ENFORCED
             self._flights.fail(exchange, ede, "limited" if "limit" in outcomes else "failed", now, out)
             return
         denied = filtered.denied or AddressAccess((), asking.reason or "denied by the enforcer", "", "")
-        filtered = filtered._replace(records=records, asked=(), changed=True, denied=denied)
-        extra = tuple(ede for ede in draft.edes if ede is STALE)
+        filtered = Filtered(filtered.verdict, records, changed=True, denied=denied)
+        extra: tuple[Ede, ...] = _STALE if draft.is_stale else _FRESH
         if "limit" in outcomes:
             extra = (*extra, GRANT_LIMIT)
-        ttl_s = self._ttl_s(draft, asking.until if records else float("inf"), now)
+        ttl_s = self._ttl_s(draft, asking.until if records else FOREVER, now)
         reduced = draft_reply(exchange, draft.cached, filtered, ttl_s, extra, truncated=draft.truncated)
-        self._send(exchange, reduced, float("-inf"), now, out)
+        self._send(exchange, reduced, NEVER, now, out)
 
     def _release(
         self, exchange: Exchange, draft: Draft, asking: Asking, now: float, out: list[Effect]
@@ -181,38 +202,40 @@ class Holds:
         if until - now < ttl_s or draft.cached.expires_at - now <= ttl_s - 1:
             ttl_s = self._ttl_s(draft, until, now)
         if ttl_s != draft.body.ttl:
-            extra = tuple(ede for ede in draft.edes if ede is STALE)
+            extra = _STALE if draft.is_stale else _FRESH
             draft = draft_reply(exchange, draft.cached, draft.filtered, ttl_s, extra)
-        self._send(exchange, draft, until if asking.lasting else float("-inf"), now, out)
+        self._send(exchange, draft, until if asking.lasting else NEVER, now, out)
 
     def _ttl_s(self, draft: Draft, until: float, now: float) -> int:
         """A TTL that outlives neither the entry, which may have expired during the hold, nor the grants."""
         ttl_s = min(draft.body.ttl, draft.cached.ttl_s(now, self.settings.max_ttl_s))
-        if now >= draft.cached.expires_at and STALE not in draft.edes:
+        if now >= draft.cached.expires_at and not draft.is_stale:
             ttl_s = 1
         return ttl_s if until - now >= ttl_s else max(1, int(until - now))
 
     def _send(self, exchange: Exchange, draft: Draft, until: float, now: float, out: list[Effect]) -> None:
         """Reply, and prepare the same reply for whoever asks again before ``until``."""
         verdict = draft.filtered.verdict
-        stale = STALE in draft.edes
+        stale = draft.is_stale
         label = "stale" if stale else verdict.kind
         access = verdict.access
-        if draft.cached.answer is not None and draft.cached.answer.records and not draft.filtered.records:
+        answer = draft.cached.answer
+        if not draft.filtered.records and answer is not None and answer.records:
             label = "blocked"
             denied = draft.filtered.denied
             reason = denied.reason if denied and denied.reason else denial_text(draft.filtered)
             where = (denied.policy, denied.rule) if denied else ("", "")
-            record(exchange, "blocked", verdict._replace(policy=where[0], rule=where[1], reason=reason), out)
-        watched = access.watched if access is not None else ()
+            record(exchange, "blocked", verdict.because(*where, reason), out)
         told = len(out)
-        if _is_expansion(draft):
+        if verdict.cluster and _is_expansion(draft):
             record(exchange, "search", verdict, out)
-        for policy, rule, outcome in watched:
-            seen = verdict._replace(policy=policy, rule=rule, reason=f"would {outcome}")
-            record(exchange, "watched", seen, out)
-        if not (stale or label == "blocked"):
-            records = tuple(effect.record for effect in out[told:] if isinstance(effect, Record))
+        if access is not None and access.watched:
+            for policy, rule, outcome in access.watched:
+                record(exchange, "watched", verdict.because(policy, rule, f"would {outcome}"), out)
+        if not stale and label != "blocked":
+            records: tuple[LookupRecord, ...] = ()
+            if len(out) > told:
+                records = tuple([effect.record for effect in out[told:] if isinstance(effect, Record)])
             self._prepare(exchange, draft, until, records, now)
         self._flights.reply(exchange, draft.wire, label, now, out)
 
@@ -222,10 +245,11 @@ class Holds:
         """Put the reply into the table of hits, until its cache entry or its grants need a look."""
         cached = draft.cached
         ttl_s = cached.ttl_s(now, self.settings.max_ttl_s)  # the most that patching will write
-        end = min(cached.expires_at - 1.0, until - ttl_s - self.settings.grace_s / 2)
+        end = until - ttl_s - self.settings.grace_s / 2
+        end = min(end, cached.expires_at - 1.0)
         prefetch_at = cached.prefetch_at()
-        if now < prefetch_at:
-            end = min(end, prefetch_at)
+        if now < prefetch_at < end:
+            end = prefetch_at
         if now < end:
             transport = exchange.client.transport
             tally = self._flights.tallies.of(draft.filtered.verdict.kind, exchange.query.qtype, transport)
@@ -236,4 +260,4 @@ class Holds:
 def _is_expansion(draft: Draft) -> bool:
     """NXDOMAIN of the cluster's DNS for a cluster name is the search list's work."""
     answer = draft.cached.answer
-    return draft.filtered.verdict.cluster and answer is not None and answer.rcode == NXDOMAIN
+    return answer is not None and answer.rcode == NXDOMAIN

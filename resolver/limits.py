@@ -7,17 +7,41 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import lru_cache
+from typing import Final
 
 from policy.names import public_suffix, registrable_domain
 from resolver.core_settings import CoreSettings
 
-MAX_DOMAINS = 1024
-MAX_NAMES = 32768
+MAX_DOMAINS: Final = 1024
+MAX_NAMES: Final = 32768
 """Registrable domains and names counted per pod; beyond, the half with the fewest names is forgotten:
 a pod cannot have a domain forgotten whose count is high without spending as many names on others."""
-UNLIMITED = 1 << 40
-MAX_METERS = 65536
+UNLIMITED: Final = 1 << 40
+MAX_METERS: Final = 65536
 """Clients that are counted; beyond, those with nothing in flight are forgotten."""
+
+
+class _Domain:
+    """The names of one registrable domain, the oldest first, each with the instant it was counted."""
+
+    __slots__ = ("names", "oldest_at")
+
+    def __init__(self, now: float) -> None:
+        self.names: dict[int, float] = {}
+        self.oldest_at = now
+
+    def forget(self, horizon: float, now: float) -> int:
+        """Forget what was counted by the horizon; return how many those were."""
+        gone = []
+        self.oldest_at = now
+        for known, at in self.names.items():
+            if at > horizon:
+                self.oldest_at = at
+                break
+            gone.append(known)
+        for known in gone:
+            del self.names[known]
+        return len(gone)
 
 
 class Meter:
@@ -31,7 +55,7 @@ class Meter:
         self.window_end = 0.0
         self.in_flight = 0
         self.refused_at = float("-inf")
-        self._domains: dict[str, dict[int, float]] = {}
+        self._domains: dict[str, _Domain] = {}
         self._names = 0
 
     def take(self, now: float, per_second: int) -> bool:
@@ -61,19 +85,19 @@ class Meter:
 
     def count_name(self, name: str, now: float, settings: CoreSettings) -> str:
         """Count a distinct name; return its registrable domain if that has had too many, else ""."""
-        domain = _domain_below(name.partition(".")[2]) or registrable_domain(name)
-        names = self._domains.get(domain)
-        if names is None:
+        domain = _domain_below(name[name.find(".") + 1 :] if "." in name else "") or registrable_domain(name)
+        counted = self._domains.get(domain)
+        if counted is None:
             if len(self._domains) >= MAX_DOMAINS or self._names >= MAX_NAMES:
                 self._forget_half()
-            names = self._domains[domain] = {}
+            counted = self._domains[domain] = _Domain(now)
+        names = counted.names
         known = hash(name)  # keyed by this process's secret, and a tenth of the memory
         if known in names:
             return ""
         horizon = now - settings.distinct_names_period_s
-        while names and next(iter(names.values())) <= horizon:
-            del names[next(iter(names))]
-            self._names -= 1
+        if counted.oldest_at <= horizon:
+            self._names -= counted.forget(horizon, now)
         if len(names) >= settings.distinct_names:
             return domain
         names[known] = now
@@ -82,9 +106,9 @@ class Meter:
 
     def _forget_half(self) -> None:
         domains = self._domains
-        fewest = sorted(domains, key=lambda domain: len(domains[domain]))[: (len(domains) + 1) // 2]
+        fewest = sorted(domains, key=lambda domain: len(domains[domain].names))[: (len(domains) + 1) // 2]
         for domain in fewest:
-            self._names -= len(domains.pop(domain))
+            self._names -= len(domains.pop(domain).names)
 
 
 @lru_cache(maxsize=16384)

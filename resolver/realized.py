@@ -6,11 +6,11 @@ Invariant: an instant in it is never later than the kernel's; a new snapshot emp
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import Final
 
-MAX_PER_POD = 65536
+MAX_PER_POD: Final = 65536
 """Addresses remembered per pod; more empties that pod's table, and its next answers are held."""
-NEVER = float("-inf")
+NEVER: Final = float("-inf")
 
 Pod = tuple[str, ...]
 """A pod by its addresses: a uid could be written twice, an address belongs to one pod only."""
@@ -24,7 +24,7 @@ class Realized:
         """By name, NUL (no name has one) and address in one: there is an entry for every grant."""
         self._renewing: set[tuple[Pod, str, int]] = set()
 
-    def until(self, pod: Pod, name: str, addresses: Iterable[bytes]) -> float:
+    def until(self, pod: Pod, name: str, addresses: tuple[bytes, ...]) -> float:
         """The instant until which all the addresses are open; ``-inf`` if one never was."""
         known = self._pods.get(pod)
         if known is None:
@@ -39,10 +39,12 @@ class Realized:
                 least = until
         return least
 
-    def add(self, pod: Pod, name: str, addresses: Iterable[bytes], until: float) -> None:
+    def add(self, pod: Pod, name: str, addresses: tuple[bytes, ...], until: float) -> None:
         """Remember realized addresses, the later instant of two counting."""
-        known = self._pods.setdefault(pod, {})
-        if len(known) >= MAX_PER_POD:
+        known = self._pods.get(pod)
+        if known is None:
+            known = self._pods[pod] = {}
+        elif len(known) >= MAX_PER_POD:
             known.clear()
         start = name.encode() + b"\0"
         for address in addresses:

@@ -7,8 +7,6 @@ RDATA returned is complete, uncompressed and lower-case in its names (RFC 4034, 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import dns.exception
 import dns.rdata
 import dns.rdataclass
@@ -25,13 +23,17 @@ class WireError(Exception):
     """The message breaks the format; the text says where."""
 
 
-class RawRecord(NamedTuple):
-    """One record: type, TTL in seconds as it came, where its RDATA stands."""
+class RawRecord:
+    """One record: owner (lower-case wire form), type, TTL in seconds as it came, where its RDATA stands."""
 
-    rtype: int
-    ttl: int
-    start: int
-    length: int
+    __slots__ = ("length", "owner", "rtype", "start", "ttl")
+
+    def __init__(self, owner: bytes, rtype: int, ttl: int, start: int, length: int) -> None:
+        self.owner = owner
+        self.rtype = rtype
+        self.ttl = ttl
+        self.start = start
+        self.length = length
 
 
 def read_name(wire: bytes, at: int) -> tuple[bytes, int]:
@@ -68,28 +70,29 @@ def read_name(wire: bytes, at: int) -> tuple[bytes, int]:
     return name, after if after >= 0 else at + 1
 
 
-class Section(NamedTuple):
-    """Records of one section by owner (lower-case wire form), in their order; class IN only."""
+def read_section(wire: bytes, at: int, count: int) -> tuple[list[RawRecord], int]:
+    """Read ``count`` records from ``at``, those of class IN, and the offset after all.
 
-    by_owner: dict[bytes, list[RawRecord]]
-    end: int
-
-
-def read_section(wire: bytes, at: int, count: int) -> Section:
-    """Read ``count`` records from ``at``; raises WireError if they do not all fit."""
-    by_owner: dict[bytes, list[RawRecord]] = {}
-    pointed: dict[bytes, bytes] = {}  # pointers seen before: most owners are one
+    Raises WireError if they do not all fit.
+    """
+    records: list[RawRecord] = []
+    pointer = owner = b""  # the pointer seen last: most owners are one
+    pointed: dict[bytes, bytes] = {}
     size = len(wire)
     for _ in range(count):
         start = wire[at : at + 2]
-        owner = pointed.get(start)
-        if owner is None:
-            owner, after = read_name(wire, at)
-            if start[0] >= 0xC0:
-                pointed[start] = owner
-            at = after
-        else:
+        if start == pointer:
             at += 2
+        elif start in pointed:
+            pointer = start
+            owner = pointed[start]
+            at += 2
+        else:
+            pointer = b""
+            owner, at = read_name(wire, at)
+            if start[0] >= 0xC0:
+                pointer = start
+                pointed[start] = owner
         if at + 10 > size:
             raise WireError(f"record beyond the end at octet {at}")
         rtype, rclass, ttl, length = RECORD.unpack_from(wire, at)
@@ -97,13 +100,9 @@ def read_section(wire: bytes, at: int, count: int) -> Section:
         if at + length > size:
             raise WireError(f"RDATA beyond the end at octet {at}")
         if rclass == 1:
-            record = RawRecord(rtype, ttl, at, length)
-            if owner in by_owner:
-                by_owner[owner].append(record)
-            else:
-                by_owner[owner] = [record]
+            records.append(RawRecord(owner, rtype, ttl, at, length))
         at += length
-    return Section(by_owner, at)
+    return records, at
 
 
 def skip_questions(wire: bytes, count: int) -> int:
@@ -139,16 +138,18 @@ def read_rdatas(wire: bytes, records: list[RawRecord]) -> tuple[bytes, ...]:
     rtype = records[0].rtype
     if rtype in (A, AAAA):
         size = 4 if rtype == A else 16
-        if any(record.length != size for record in records):
-            raise WireError("address length")
-        found = [wire[record.start : record.start + size] for record in records]
+        found = []
+        for record in records:
+            if record.length != size:
+                raise WireError("address length")
+            found.append(wire[record.start : record.start + size])
     elif rtype in (CNAME, NS, PTR):
         found = [read_target(wire, record) for record in records]
     elif rtype == SOA:
         found = [read_soa(wire, record) for record in records]
     else:
         found = _read_unusual(wire, records)
-    return tuple(dict.fromkeys(found)) if len(found) > 1 else tuple(found)
+    return tuple(found) if len(found) == 1 or len(set(found)) == len(found) else tuple(dict.fromkeys(found))
 
 
 def _read_unusual(wire: bytes, records: list[RawRecord]) -> list[bytes]:

@@ -9,32 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import Struct
-from typing import NamedTuple
+from typing import Final
 
-from resolver.messages import AAAA, CNAME, MAX_UDP_BYTES, RRSIG, SOA, A, Query
+from resolver.messages import AAAA, CNAME, MAX_UDP_BYTES, RRSIG, SOA, A, Query, is_within
 
-_COUNTS = Struct("!5H")
-_FIXED = Struct("!HHIH")
-_PAIR = Struct("!HH")
-_SHORT = Struct("!H")
+_COUNTS: Final = Struct("!5H")
+_FIXED: Final = Struct("!HHIH")
+_OPTION: Final = Struct("!HHH")
+_SHORT: Final = Struct("!H")
+_PLAIN_OPT: Final = b"\x00" + _FIXED.pack(41, MAX_UDP_BYTES, 0, 0)
 
-MAX_TEXT_BYTES = 120
-BLOCKED_TTL_S = 5
+MAX_TEXT_BYTES: Final = 120
+BLOCKED_TTL_S: Final = 5
 """TTL and MINIMUM of the SOA in answers made here."""
-_OWN_SOA = (
+_OWN_SOA: Final = (
     b"\x08nameward\x07invalid\x00\x06nobody\x07invalid\x00"
     b"\x00\x00\x00\x01\x00\x00\x0e\x10\x00\x00\x02\x58\x00\x01\x51\x80\x00\x00\x00\x05"
 )
 
 
-class Ede(NamedTuple):
-    """One extended DNS error (RFC 8914): INFO-CODE and EXTRA-TEXT."""
+class Ede:
+    """One extended DNS error (RFC 8914): INFO-CODE and EXTRA-TEXT. Compared by identity."""
 
-    code: int
-    text: str = ""
+    __slots__ = ("code", "text")
+
+    def __init__(self, code: int, text: str = "") -> None:
+        self.code = code
+        self.text = text
 
 
-class Body(NamedTuple):
+class Body:
     """What a reply says after its question.
 
     ``chain``: CNAME targets in wire form, from the question on. ``records``: RDATAs of type
@@ -42,23 +46,38 @@ class Body(NamedTuple):
     index of their owner in the chain (0 = the question's name). ``ttl``: seconds, for all records.
     """
 
-    chain: tuple[bytes, ...] = ()
-    rtype: int = 0
-    records: Sequence[bytes] = ()
-    soa: tuple[bytes, bytes] | None = None
-    signatures: tuple[tuple[int, bytes], ...] = ()
-    ttl: int = 0
+    __slots__ = ("chain", "records", "rtype", "signatures", "soa", "ttl")
+
+    def __init__(
+        self,
+        chain: tuple[bytes, ...] = (),
+        rtype: int = 0,
+        records: tuple[bytes, ...] = (),
+        soa: tuple[bytes, bytes] | None = None,
+        *,
+        signatures: tuple[tuple[int, bytes], ...] = (),
+        ttl: int = 0,
+    ) -> None:
+        self.chain = chain
+        self.rtype = rtype
+        self.records = records
+        self.soa = soa
+        self.signatures = signatures
+        self.ttl = ttl
 
 
-class Written(NamedTuple):
+class Written:
     """A reply: its bytes, how many of the body's records it holds, where its TTLs stand."""
 
-    wire: bytes
-    kept: int
-    ttl_offsets: tuple[int, ...]
+    __slots__ = ("kept", "ttl_offsets", "wire")
+
+    def __init__(self, wire: bytes, kept: int, ttl_offsets: tuple[int, ...]) -> None:
+        self.wire = wire
+        self.kept = kept
+        self.ttl_offsets = ttl_offsets
 
 
-EMPTY = Body()
+EMPTY: Final = Body()
 
 
 def own_soa(name: bytes) -> tuple[bytes, bytes]:
@@ -94,20 +113,25 @@ def write_reply(query: Query, rcode: int, body: Body, edes: Sequence[Ede], limit
             section.add(section.owners[index], RRSIG, rdata)
             answers += 1
         if body.soa is not None:
-            section.add_soa(*body.soa)
+            owner, rdata = body.soa
+            section.add(section.compress(owner, section.at), SOA, rdata)
             authorities = 1
-    if section.at > room_bytes and not body.records and any(ede.text for ede in edes):
-        return write_reply(query, rcode, body, [Ede(ede.code) for ede in edes], limit_bytes)
     if section.at > room_bytes:
+        if not body.records and has_text(edes):
+            return write_reply(query, rcode, body, [Ede(ede.code) for ede in edes], limit_bytes)
         truncated, authorities = True, 0
         whole = bool(body.records) and body.rtype in (A, AAAA) and section.addresses_end <= room_bytes
         section.cut(section.addresses_end if whole else chain_end if chain_end <= room_bytes else start)
         kept = kept if whole else 0
         answers = len(body.chain) + kept if chain_end <= room_bytes else 0
-    flags = 0x8080 | query.flags & 0x7910 | rcode & 15 | (0x0200 if truncated else 0)
+    flags = 0x8080 | query.flags & 0x7910 | rcode & 15
+    if truncated:
+        flags |= 0x0200
     counts = _COUNTS.pack(flags, 1 if query.question else 0, answers, authorities, 1 if opt else 0)
-    wire = b"".join((query.id, counts, query.question, *section.parts, opt))
-    return Written(wire, kept, tuple(section.ttl_offsets))
+    parts = section.parts
+    parts[0] = query.id + counts + query.question
+    parts.append(opt)
+    return Written(b"".join(parts), kept, tuple(section.ttl_offsets))
 
 
 def write_error(query: Query, rcode: int, ede: Ede | None = None) -> bytes:
@@ -115,37 +139,50 @@ def write_error(query: Query, rcode: int, ede: Ede | None = None) -> bytes:
     return write_reply(query, rcode, EMPTY, (ede,) if ede else (), 512).wire
 
 
+def has_text(edes: Sequence[Ede]) -> bool:
+    """Say whether one of them has an EXTRA-TEXT."""
+    return any(ede.text for ede in edes)
+
+
 def _write_opt(query: Query, rcode: int, edes: Sequence[Ede]) -> bytes:
     options = b""
     for ede in edes:
         text = ede.text.encode("ascii", "backslashreplace")[:MAX_TEXT_BYTES]
-        options += _PAIR.pack(15, 2 + len(text)) + _SHORT.pack(ede.code) + text
+        options += _OPTION.pack(15, 2 + len(text), ede.code) + text
     # RFC 3225: DO is copied; RFC 6891, 6.1.3: the upper bits of the extended RCODE
     extension = (rcode >> 4 << 24) | (0x8000 if query.do else 0)
+    if not (options or extension):
+        return _PLAIN_OPT
     return b"\x00" + _FIXED.pack(41, MAX_UDP_BYTES, extension, len(options)) + options
 
 
 class _Section:
-    """Records being written, with the offsets that later names may point to."""
+    """Records being written, with the offsets that later names may point to.
+
+    ``parts`` begins with what stands before the records. ``seen`` is made at the first name that
+    is not the question's own or above it.
+    """
 
     __slots__ = ("addresses_end", "at", "name", "owners", "parts", "seen", "ttl", "ttl_offsets")
 
     def __init__(self, name: bytes, start: int, ttl: int) -> None:
-        self.parts: list[bytes] = []
+        self.parts: list[bytes] = [b""]
         self.at = start
         self.ttl = ttl
         self.ttl_offsets: list[int] = []
         self.owners: list[bytes] = [b"\xc0\x0c"]
         self.addresses_end = start
-        self.seen: dict[bytes, int] = {}
+        self.seen: dict[bytes, int] | None = None
         self.name = name
 
     def compress(self, name: bytes, at: int) -> bytes:
         """Compress a name that will stand at ``at`` and remember its suffixes (RFC 1035, 4.1.4)."""
         seen = self.seen
-        if self.name:
-            question, self.name = self.name, b""
-            self.compress(question, 12)
+        if seen is None:
+            if len(name) > 1 and is_within(self.name, name):
+                return _SHORT.pack(0xC000 | 12 + len(self.name) - len(name))
+            seen = self.seen = {}
+            _remember(seen, self.name, 12)
         index = 0
         while name[index]:
             suffix = name[index:]
@@ -158,28 +195,41 @@ class _Section:
         return name
 
     def add(self, owner: bytes, rtype: int, rdata: bytes) -> None:
+        """Add one record."""
         self.ttl_offsets.append(self.at + len(owner) + 4)
         self.parts.append(owner + _FIXED.pack(rtype, 1, self.ttl, len(rdata)) + rdata)
         self.at += len(owner) + 10 + len(rdata)
 
     def add_cname(self, target: bytes) -> None:
+        """Add one step of the chain."""
         owner = self.owners[-1]
-        self.add(owner, CNAME, self.compress(target, self.at + len(owner) + 10))
-        known = self.seen.get(target)
-        self.owners.append(target if known is None else _SHORT.pack(0xC000 | known))
+        at = self.at + len(owner) + 10
+        written = self.compress(target, at)
+        self.add(owner, CNAME, written)
+        if len(written) == 2:  # a pointer to the whole name
+            self.owners.append(written)
+        else:
+            self.owners.append(_SHORT.pack(0xC000 | at) if at < 0x4000 and len(target) > 1 else target)
 
-    def add_records(self, rtype: int, records: Sequence[bytes], room_bytes: int) -> int:
+    def add_records(self, rtype: int, records: tuple[bytes, ...], room_bytes: int) -> int:
         """Add as many records as fit, all or none of types other than addresses; return how many."""
         owner = self.owners[-1]
         if rtype in (A, AAAA):
             size = len(records[0])
             step = len(owner) + 10 + size
-            kept = max(0, min(len(records), (room_bytes - self.at) // step))
+            kept = (room_bytes - self.at) // step
+            if kept >= len(records):
+                kept = len(records)
+            elif kept < 0:
+                kept = 0
             prefix = owner + _FIXED.pack(rtype, 1, self.ttl, size)
-            self.parts += [prefix + record for record in records[:kept]]
-            first = self.at + len(owner) + 4
+            parts, offsets = self.parts, self.ttl_offsets
+            offset = self.at + len(owner) + 4
+            for index in range(kept):
+                parts.append(prefix + records[index])
+                offsets.append(offset)
+                offset += step
             self.at += step * kept
-            self.ttl_offsets += range(first, self.at, step)
             self.addresses_end = self.at
             return kept
         if self.at + sum(len(owner) + 10 + len(record) for record in records) > room_bytes:
@@ -188,13 +238,18 @@ class _Section:
             self.add(owner, rtype, record)
         return len(records)
 
-    def add_soa(self, owner: bytes, rdata: bytes) -> None:
-        self.add(self.compress(owner, self.at), SOA, rdata)
-
     def cut(self, end: int) -> None:
         """Drop every record that does not end before ``end``."""
         size = self.at
-        while self.parts and size > end:
+        while len(self.parts) > 1 and size > end:
             size -= len(self.parts.pop())
         self.at = size
         self.ttl_offsets = [offset for offset in self.ttl_offsets if offset < size]
+
+
+def _remember(seen: dict[bytes, int], name: bytes, at: int) -> None:
+    """Note where each suffix of an uncompressed name stands."""
+    index = 0
+    while name and name[index]:
+        seen.setdefault(name[index:], at + index)
+        index += name[index] + 1

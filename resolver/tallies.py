@@ -6,16 +6,16 @@ no address among them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import dns.rdatatype
 
 from policy.runtime.metrics import series_key
 
-MAX_DURATIONS = 20_000
+MAX_DURATIONS: Final = 20_000
 """Durations kept per series between two reports; more are counted nowhere."""
 
-_TYPES = frozenset({1, 2, 5, 6, 12, 15, 16, 28, 33, 35, 64, 65, 255, 257})
+_TYPES: Final = frozenset({1, 2, 5, 6, 12, 15, 16, 28, 33, 35, 64, 65, 255, 257})
 
 
 class Report(NamedTuple):
@@ -44,7 +44,9 @@ class Tallies:
 
     def took(self, series: str, seconds: float) -> None:
         """Note a duration."""
-        found = self._durations.setdefault(series, [])
+        found = self._durations.get(series)
+        if found is None:
+            found = self._durations[series] = []
         if len(found) < MAX_DURATIONS:
             found.append(seconds)
 

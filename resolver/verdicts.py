@@ -6,13 +6,13 @@ Invariant: a name that the policy does not permit never reaches an upstream.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Final, Literal
 
 import dns.rdatatype
 
 from policy.access import NameAccess
 from policy.addresses import to_packed, union_of
-from policy.names import canonical_zone, from_wire, is_under
+from policy.names import canonical_zone, from_wire
 from policy.pods import Pod
 from policy.snapshot import Snapshot
 from resolver.core_settings import CoreSettings
@@ -24,29 +24,63 @@ from resolver.zones import has_cluster_form, is_expansion, is_reverse, is_specia
 Kind = Literal["permitted", "plain", "blocked", "search", "special", "suppressed", "hinfo"]
 Asker = Literal["governed", "plain", "unknown", "other"]
 
-NOT_SUPPORTED = Ede(21)
-TUNNEL_TYPES = frozenset({SRV, TXT, HTTPS, SVCB})
-_BLOCKED_RCODES = {"nxdomain": NXDOMAIN, "nodata": NOERROR, "refused": REFUSED}
+NOT_SUPPORTED: Final = Ede(21)
+TUNNEL_TYPES: Final = frozenset({SRV, TXT, HTTPS, SVCB})
+_BLOCKED_RCODES: Final = {"nxdomain": NXDOMAIN, "nodata": NOERROR, "refused": REFUSED}
 
 
-class Verdict(NamedTuple):
-    """What becomes of one question.
+class Verdict:
+    """What becomes of one question. Never changed once made.
 
     ``permitted`` and ``plain`` are resolved by ``group``; every other kind is answered here with
     ``rcode`` and ``ede``. ``name`` is text; ``cluster`` says that cluster addresses in the answer
     need no grant; ``access`` is None for plain questions and exempt cluster names.
     """
 
-    kind: Kind
-    name: str
-    group: Group = "outside"
-    access: NameAccess | None = None
-    cluster: bool = False
-    rcode: int = NOERROR
-    ede: Ede | None = None
-    policy: str = ""
-    rule: str = ""
-    reason: str = ""
+    __slots__ = (
+        "access", "cluster", "ede", "group", "kind", "name", "policy", "rcode", "reason", "rule",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        kind: Kind,
+        name: str,
+        group: Group = "outside",
+        access: NameAccess | None = None,
+        *,
+        cluster: bool = False,
+        rcode: int = NOERROR,
+        ede: Ede | None = None,
+        policy: str = "",
+        rule: str = "",
+        reason: str = "",
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.group = group
+        self.access = access
+        self.cluster = cluster
+        self.rcode = rcode
+        self.ede = ede
+        self.policy = policy
+        self.rule = rule
+        self.reason = reason
+
+    def instead(
+        self, kind: Kind, *, rcode: int = NOERROR, ede: Ede | None = None, reason: str = ""
+    ) -> Verdict:
+        """Return the verdict of another kind on the same name."""
+        return Verdict(
+            kind, self.name, self.group, self.access, cluster=self.cluster, rcode=rcode, ede=ede,
+            policy=self.policy, rule=self.rule, reason=reason,
+        )  # fmt: skip
+
+    def because(self, policy: str, rule: str, reason: str) -> Verdict:
+        """Return the same verdict for the record, with what stands behind it."""
+        return Verdict(
+            self.kind, self.name, self.group, self.access, cluster=self.cluster, rcode=self.rcode,
+            ede=self.ede, policy=policy, rule=rule, reason=reason,
+        )  # fmt: skip
 
 
 class Decisions:
@@ -59,6 +93,7 @@ class Decisions:
         self._exempt = snapshot.world.cluster_traffic == "exempt"
         self._suffixes = tuple(map(canonical_zone, settings.search_domains))
         self._cluster_domain = canonical_zone(snapshot.world.cluster_domain)
+        self._below_cluster = "." + self._cluster_domain
         self._nodes = frozenset(map(to_packed, snapshot.world.node_addresses))
         self._pods = union_of((*snapshot.world.cluster_cidrs, *settings.pod_cidrs))
         self._anywhere = not (snapshot.world.cluster_cidrs or settings.pod_cidrs)
@@ -103,14 +138,14 @@ class Decisions:
         if verdict.kind != "permitted":
             return verdict
         if qtype == ANY:  # RFC 8482
-            return verdict._replace(kind="hinfo")
+            return verdict.instead("hinfo")
         access = verdict.access
         suppressed = (
             qtype not in self._types
             or (qtype in (A, AAAA) and not self.sources(pod, qtype))
             or (access is not None and access.tunnel and qtype not in TUNNEL_TYPES)
         )
-        return verdict._replace(kind="suppressed", ede=NOT_SUPPORTED) if suppressed else verdict
+        return verdict.instead("suppressed", ede=NOT_SUPPORTED) if suppressed else verdict
 
     def may_ask(self, pod: Pod, name_wire: bytes) -> bool:
         """Say whether the pod could ask for a target itself (SRV, MX, SVCB); the root is no target."""
@@ -127,7 +162,7 @@ class Decisions:
 
     def leaves_cluster(self, name: str) -> bool:
         """Say whether a name of a cluster answer's chain is outside the cluster's own zones."""
-        return not (is_under(name, self._cluster_domain) or is_reverse(name))
+        return not (self._is_cluster_name(name) or is_reverse(name))
 
     def is_exempt_address(self, packed: bytes) -> bool:
         """Say whether an address in a cluster answer passes without a grant."""
@@ -145,13 +180,17 @@ class Decisions:
     def _group(self, name: str) -> Group:
         if not self._settings.cluster_dns:
             return "outside"
-        if is_under(name, self._cluster_domain):
+        if self._is_cluster_name(name):
             return "cluster"
         address = reversed_address(name) if is_reverse(name) else None
         return "cluster" if address is not None and self.snapshot.is_cluster_address(address) else "outside"
 
+    def _is_cluster_name(self, name: str) -> bool:
+        domain = self._cluster_domain
+        return name.endswith(self._below_cluster) or name == domain or not domain
+
     def _by_name(self, pod: Pod, name: str) -> Verdict:
-        if is_under(name, self._cluster_domain):
+        if self._is_cluster_name(name):
             return self._cluster(pod, name)
         if is_special(name):
             return Verdict("special", name, rcode=NXDOMAIN)

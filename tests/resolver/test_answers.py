@@ -6,7 +6,8 @@ import dns.message
 import dns.rrset
 import pytest
 
-from resolver.answers import UpstreamRefusal, is_within, read_answer
+from resolver.answers import UpstreamRefusal, read_answer
+from resolver.messages import is_within
 from resolver.records import WireError, read_name
 from tests.resolver.corpus import read_samples
 

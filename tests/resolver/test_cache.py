@@ -7,11 +7,11 @@ from resolver.cache import COST_BYTES, STALE_S, Cache
 
 
 def an_answer(ttl_s=60, size_bytes=100, records=(b"\x01\x01\x01\x01",)):
-    return Answer(0, (), 1, records, None, (), ttl_s, size_bytes)
+    return Answer(0, (), 1, records, None, signatures=(), ttl_s=ttl_s, size_bytes=size_bytes)
 
 
 def key(number):
-    return (f"n{number}".encode(), 1, False)
+    return f"n{number}".encode() + b"\x00\x00\x01"
 
 
 def test_bounded():
@@ -74,7 +74,7 @@ def test_a_newer_answer_leaves_the_older_one_as_it_was():
     assert held.answer.records == (b"\x01\x01\x01\x01",)
     assert held.expires_at == 60.0
     assert cache.get(key(1)) is fresh
-    assert fresh.owner == "pod"
+    assert fresh.share.owner == "pod"
     assert cache.used == 1
 
 

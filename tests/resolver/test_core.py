@@ -124,14 +124,8 @@ def test_upstream_questions_are_built_afresh():
     asked.flags |= dns.flags.CD
     asked.use_edns(0, dns.flags.DO, 4096, options=[dns.edns.ECSOption("1.2.3.4")])
     (ask,) = core.query_received(asked.to_wire(), client(), 0.0)
-    assert ask._asdict() == {
-        "id": 1,
-        "name": b"\x03www\x07example\x03com\x00",
-        "qtype": 1,
-        "do": True,
-        "group": "outside",
-        "deadline_at": 1.8,
-    }
+    assert (ask.id, ask.name, ask.qtype, ask.do) == (1, b"\x03www\x07example\x03com\x00", 1, True)
+    assert (ask.group, ask.deadline_at) == ("outside", 1.8)
 
 
 def test_a_pods_flood_leaves_others_alone():
@@ -142,7 +136,7 @@ def test_a_pods_flood_leaves_others_alone():
     for number in range(5000):
         core.query_received(query(f"x{number}.example.com"), client(), 0.0)
     assert core.in_flight == 10
-    other = client()._replace(source=bytes((10, 0, 0, 3)))
+    other = Client(bytes((10, 0, 0, 3)), 4000, bytes((9, 9, 9, 9)), "udp", 1)
     (ask,) = core.query_received(query("www.example.com"), other, 0.0)
     assert isinstance(ask, AskUpstream)
 

@@ -158,7 +158,7 @@ def test_all_sources_together_are_bounded():
     hit = Hit(QUERY, (), ALWAYS, ALWAYS, [0])
     sources = MAX_PREPARED // MAX_RESOLVED_PER_SOURCE + 2
     for number in range(sources):
-        flooding = CLIENT._replace(source=b"\x0b\x00" + number.to_bytes(2, "big"))
+        flooding = Client(b"\x0b\x00" + number.to_bytes(2, "big"), 4000, CLIENT.aimed, "udp", 1)
         for each in range(MAX_RESOLVED_PER_SOURCE):
             hits.prepare_resolved(numbered(each), flooding, meter, hit)
         assert len(hits) <= MAX_PREPARED
@@ -179,7 +179,7 @@ def test_what_is_long_is_not_kept():
 def test_the_transports_are_apart():
     """A truncated reply over UDP is not given over TCP."""
     hits, meter, _ = prepared()
-    stream = CLIENT._replace(transport="tcp")
+    stream = Client(SOURCE, 4000, CLIENT.aimed, "tcp", 1)
     hits.prepare_resolved(QUERY, stream, meter, Hit(QUERY + b"tcp", (), ALWAYS, ALWAYS, [0]))
     assert hits.hit(QUERY, SOURCE + STREAM, 0.0) == QUERY + b"tcp"
     assert hits.hit(QUERY, SOURCE, 0.0) != QUERY + b"tcp"

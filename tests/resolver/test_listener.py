@@ -121,7 +121,8 @@ def test_a_client_that_is_gone_costs_nothing(reactor, udp):
     reactor.spin(lambda: echo.received)
     gone.close()
     listener.reply(b"nobody", echo.received[0][1])
-    listener.reply(b"nobody", echo.received[0][1]._replace(port=0))
+    asker = echo.received[0][1]
+    listener.reply(b"nobody", Client(asker.source, 0, asker.aimed, "udp", asker.via))
     assert listener.unsent >= 1
     with client_socket("127.0.0.1", port) as client:
         client.send(b"next")

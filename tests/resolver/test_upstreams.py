@@ -25,7 +25,7 @@ def forwarding(*group, cluster=()):
 
 def question(number=1, *, group="outside", deadline_at=2.0, do=False):
     """Return a question of the core for api.example.com A."""
-    return AskUpstream(number, NAME, 1, do, group, deadline_at)
+    return AskUpstream(number, NAME, 1, do, group, deadline_at=deadline_at)
 
 
 def answer(attempt, *, flags=0x8180, message_id=None, section=None, rest=b"rest"):
