@@ -42,8 +42,8 @@ class Peer(NamedTuple):
     place: Place = HERE
 
     def named(self, comm: str) -> tuple[int, ...]:
-        """Return those of its processes that call themselves so."""
-        return tuple(pid for pid in self.processes if _comm(pid) == comm)
+        """Return those of its processes whose names begin so."""
+        return tuple(pid for pid in self.processes if _comm(pid).startswith(comm))
 
 
 def cpu_s(processes: tuple[int, ...]) -> float:
@@ -251,7 +251,7 @@ spec:
 def manifests(pods: int = 1, policies: int = 0, names: int = 0) -> str:
     """Return the node's objects: pods, and policies that each permit ``names`` names to one of them.
 
-    Policy ``n`` permits h(n * names) … to pod n modulo ``pods``. Without policies the first pod has one for
+    Policy ``n`` permits h(n * names) … to pod n modulo ``pods``. Without policies each pod has one for
     the whole zone.
     """
     text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: bench}\n"
@@ -261,8 +261,8 @@ def manifests(pods: int = 1, policies: int = 0, names: int = 0) -> str:
     for number in range(policies):
         domains = ", ".join(f"h{number * names + name}.{ZONE}" for name in range(names))
         text += _POLICY.format(number=number, pod=number % pods, domains=domains)
-    if not policies:
-        text += _POLICY.format(number=0, pod=0, domains=f'"*.{ZONE}"')
+    for number in range(0 if policies else pods):
+        text += _POLICY.format(number=number, pod=number, domains=f'"*.{ZONE}"')
     return text
 
 

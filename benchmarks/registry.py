@@ -12,6 +12,10 @@ MODULES: tuple[str, ...] = (
     "benchmarks.serving.held",
     "benchmarks.serving.throughput",
     "benchmarks.serving.streams",
+    "benchmarks.loads.changes",
+    "benchmarks.loads.connecting",
+    "benchmarks.loads.crowds",
+    "benchmarks.loads.saturation",
 )
 
 

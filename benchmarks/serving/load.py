@@ -64,7 +64,7 @@ def ask(
 ) -> Asked:
     """Ask everything ``times`` times, ``window`` at once, at ``rate`` a second (0: as fast as it answers).
 
-    The cost is that of ``processes``, or of all the server's. SystemExit if that was not answered as expected:
+    The cost is that of ``processes``, or of all the server's. SystemExit if it was not answered as expected:
     a figure of a server that loses or refuses questions would not be one (unless ``lossy``: who asks counts).
     """
     with tempfile.NamedTemporaryFile("w", prefix="nwbench-") as file:

@@ -8,16 +8,20 @@ process could serve on a core of its own follows from its CPU a miss, and is a r
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from benchmarks import peers
-from benchmarks.rows import OWN, Bench, Limit, Plan, Row, interleaved, judged
+from benchmarks.peers import Peer
+from benchmarks.rows import OWN, Bench, Limit, Plan, Row, interleaved, judged, median
 from benchmarks.serving.answers import CACHED
 from benchmarks.serving.held import spread_out
 from benchmarks.serving.load import Start, ask, names, stand
 from benchmarks.serving.misses import fresh, known
-from benchmarks.topology import CORES
+from benchmarks.topology import CORES, pod_address
 
 LEAST_MISSES = 8_000
+PROCESSES = (1, 2)
+PODS = 8
 
 
 def throughput(plan: Plan) -> Iterator[Row]:
@@ -59,4 +63,49 @@ def throughput(plan: Plan) -> Iterator[Row]:
     )
 
 
-ROWS = (Bench("throughput", "answers a second", quick=False, run=throughput),)
+def scaling(plan: Plan) -> Iterator[Row]:
+    """Several resolver processes, each pod with one of them: how many answers they have CPU for together.
+
+    The pods ask one after the other, and the CPU of the process that had most to do counts: cores that are
+    shared with the load would say how many cores the machine has, and not how the processes share the work.
+    """
+    starts: dict[str, Start] = {
+        _title(count): partial(peers.nameward, dns=f", processes: {count}", objects=peers.manifests(PODS))
+        for count in PROCESSES
+    }
+    questions = names(range(CACHED))
+
+    def capacity(peer: Peer, times: int) -> float:
+        resolvers = peer.named("nw-resolver")
+        before_s = [peers.cpu_s((pid,)) for pid in resolvers]
+        answers = sum(
+            ask(peer, questions, times=times, source=pod_address(pod)).answered for pod in range(PODS)
+        )
+        return answers / max(peers.cpu_s((pid,)) - was for pid, was in zip(resolvers, before_s, strict=True))
+
+    with stand(starts, known=CACHED, pods=PODS) as ready:
+        times = plan.sized(100, 25)
+        runs = interleaved(
+            plan.rounds,
+            {name: lambda _, name=name: capacity(ready[name], times) for name in ready},  # type: ignore[misc]
+        )
+    for count in PROCESSES:
+        plan.point("scaling", "cached answers", count, median(runs[_title(count)]))
+    one, two = (runs[_title(count)] for count in PROCESSES)
+    yield judged(
+        f"cached answers a second that two resolver processes have CPU for, {PODS} pods",
+        "1/s",
+        {OWN: two, _title(1): one},
+        base=_title(1),
+        goal="shown: the scaling on two",
+    )
+
+
+def _title(processes: int) -> str:
+    return f"Nameward, {processes} resolver{'s' if processes > 1 else ''}"
+
+
+ROWS = (
+    Bench("throughput", "answers a second", quick=False, run=throughput),
+    Bench("scaling", "several resolver processes", quick=False, run=scaling),
+)
