@@ -1,14 +1,16 @@
 """The source ``files``: manifests in files and folders, watched.
 
-Owns when to look: at inotify's word, and every few seconds anyway (a folder that was replaced, a file
-system without inotify). What a look makes of the files is ``enforcer.sources.tree``'s; parsing
-happens in a thread. Invariant: one look and one parse at a time, and the last change is always seen.
+Owns when to look: at inotify's word at the files it names, and every few seconds at everything anyway (a
+folder that was replaced, a file system without inotify). What a look makes of the files is
+``enforcer.sources.tree``'s; parsing happens in a thread. Invariant: one look and one parse at a time, and
+the last change is always seen.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from twisted.internet import inotify
 from twisted.internet.epollreactor import EPollReactor
@@ -25,6 +27,8 @@ from policy.manifest import Governed
 from policy.manifest_assembly import Assembly
 
 POLL_S = 2.0
+LOOKING_SHARE = 50
+"""Looking at everything without being told is at most so small a part of the time."""
 _WATCHED = (
     inotify.IN_MODIFY
     | inotify.IN_CLOSE_WRITE
@@ -34,6 +38,17 @@ _WATCHED = (
     | inotify.IN_DELETE
     | inotify.IN_ATTRIB
 )
+_OF_FOLDERS = inotify.IN_ISDIR | inotify.IN_DELETE_SELF | inotify.IN_UNMOUNT
+Identity = tuple[int, int]
+
+
+class _Looked(NamedTuple):
+    """The outcome of one look: None if nothing changed; whether to look again soon; whether at everything."""
+
+    seen: Seen | None
+    again: bool
+    at_all: bool
+    took_s: float
 
 
 class FilesSource:
@@ -54,84 +69,128 @@ class FilesSource:
         self._fail = fail
         self._tree = Tree(paths)
         self._watch: inotify.INotify | None = None
+        self.watched: dict[str, Identity] = {}
+        """Paths that inotify tells of, with device and inode."""
+        self.looks = 0
+        """How often it looked at everything."""
         self._writing: set[str] = set()
+        self._told_of: dict[str, bool] = {}
+        """What inotify named since the last look, and whether it was renamed into place."""
         self._seen: Callable[[Seen], None] | None = None
         self._timer: IDelayedCall | None = None
         self._is_looking = False
+        self._is_woken = False
         self._look_again = False
+        self._look_at_all = True
+        self._poll_at = 0.0
 
     def start(self, seen: Callable[[Seen], None]) -> None:
         """See ``Source``."""
         self._seen = seen
-        self._watch = inotify.INotify(self._reactor)
-        self._watch.startReading()
         self.look()
 
     def look(self) -> None:
         """See ``Source``."""
-        self._look_again = True
-        if not self._is_looking:
-            self._begin()
+        self._look_at_all = True
+        self._soon()
 
     def stop(self) -> None:
         """See ``Source``."""
         self._seen = None
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        if self._watch is not None:
-            self._watch.loseConnection()
-            self._watch = None
+        self._unwatch()
 
     @property
     def counts(self) -> Mapping[Series, float]:
         """See ``Source``: files have none."""
         return {}
 
+    def _soon(self) -> None:
+        self._look_again = True
+        if not self._is_looking:
+            self._begin()
+
     def _begin(self) -> None:
         self._is_looking, self._look_again = True, False
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        self._follow_places()
-        detected_at = self._reactor.seconds()
+        now = self._reactor.seconds()
+        at_all = self._look_at_all or now >= self._poll_at
+        told, self._told_of, self._look_at_all = self._told_of, {}, False
+        if at_all:
+            self._follow_places()
         work = deferToThreadPool(
-            self._reactor, self._threads, self._work, detected_at, frozenset(self._writing)
+            self._reactor, self._threads, self._work, now, None if at_all else told, frozenset(self._writing)
         )
         work.addCallback(self._done)
         work.addErrback(self._fail)
 
-    def _work(self, now: float, writing: frozenset[str]) -> tuple[Seen | None, bool]:
+    def _work(self, now: float, told: Mapping[str, bool] | None, writing: frozenset[str]) -> _Looked:
         """Look and parse; in a thread, one at a time."""
-        changed, again = self._tree.look(now, writing)
-        if not changed:
-            return None, again
-        loaded = self._assembly.assemble(self._tree.reads())
-        return Seen(loaded, self._tree.complete, self._tree.problems, now), again
+        looked = None if told is None else self._tree.look_at(now, told, writing)
+        at_all = looked is None
+        changed, again = self._tree.look(now, writing) if looked is None else looked
+        seen = None
+        if changed:
+            loaded = self._assembly.assemble(self._tree.reads())
+            seen = Seen(loaded, self._tree.complete, self._tree.problems, now)
+        return _Looked(seen, again, at_all, self._reactor.seconds() - now)
 
-    def _done(self, result: tuple[Seen | None, bool]) -> None:
-        seen, again = result
+    def _done(self, looked: _Looked) -> None:
         self._is_looking = False
         if self._seen is None:
             return
-        if seen is not None:
-            self._seen(seen)
+        if looked.seen is not None:
+            self._seen(looked.seen)
+        now = self._reactor.seconds()
+        if looked.at_all:
+            self.looks += 1
+            self._poll_at = now + max(POLL_S, looked.took_s * LOOKING_SHARE)
+            if self._follow(self._tree.folders):
+                self.look()  # nobody said what happened there before
+                return
         if self._look_again:
             self._begin()
             return
-        self._timer = self._reactor.callLater(SETTLE_S * 1.1 if again else POLL_S, self.look)
+        wait_s = SETTLE_S * 1.1 if looked.again else max(self._poll_at - now, 0.0)
+        self._timer = self._reactor.callLater(wait_s, self._soon)
+
+    # --- inotify ---------------------------------------------------------------------------------
 
     def _follow_places(self) -> None:
-        """Watch every configured path that exists; a watch on what is watched already costs nothing."""
-        if self._watch is None:
-            return
+        """Watch every configured path that exists."""
+        places = {}
         for path in self._paths:
-            if os.path.exists(path):
-                self._watch.watch(
-                    FilePath(path),
-                    _WATCHED,
-                    autoAdd=True,
-                    callbacks=[self._told],
-                    recursive=os.path.isdir(path),
-                )
+            try:
+                status = os.stat(path)
+            except OSError:
+                continue
+            places[path] = (status.st_dev, status.st_ino)
+        self._follow(places)
+
+    def _follow(self, places: Mapping[str, Identity]) -> bool:
+        """Watch these as well; what is watched already costs nothing. Returns whether any is new."""
+        new = {path: each for path, each in places.items() if self.watched.get(path) != each}
+        if any(path in self.watched for path in new):
+            self._unwatch()  # a folder in the place of another: Twisted's watch of it may be the old one's
+            new = {**self._tree.folders, **new}
+        for path, each in new.items():
+            if self._watch is None:
+                self._watch = inotify.INotify(self._reactor)
+                self._watch.startReading()
+            try:
+                self._watch.watch(FilePath(path), _WATCHED, callbacks=[self._told])
+            except inotify.INotifyError:
+                continue  # it is gone again, or there are too many: polls see it
+            self.watched[path] = each
+        return bool(new)
+
+    def _unwatch(self) -> None:
+        watch, self._watch = self._watch, None
+        self.watched = {}
+        if watch is not None:
+            watch.loseConnection()
 
     def _told(self, _: object, path: FilePath[bytes], mask: int) -> None:
         """Hear of a change; the ``FilePath`` may be of octets."""
@@ -140,4 +199,16 @@ class FilesSource:
             self._writing.add(name)
             return  # wait until its writer closes it; a poll reports one that never does
         self._writing.discard(name)
-        self.look()
+        if mask & inotify.IN_DELETE_SELF:
+            self._unwatch()  # Twisted gives all its watches up then
+        if mask & _OF_FOLDERS:
+            self._look_at_all = True
+        self._told_of[name] = self._told_of.get(name, False) or bool(mask & inotify.IN_MOVED_TO)
+        if not self._is_woken:  # first hear all that happened: a renamed file has two names
+            self._is_woken = True
+            self._reactor.callLater(0, self._woken)
+
+    def _woken(self) -> None:
+        self._is_woken = False
+        if self._seen is not None:
+            self._soon()
