@@ -1,4 +1,4 @@
-"""What a hit and a miss cost the resolver's core, counted; printed as JSON.
+"""What a hit and a miss cost the resolver's core, and a grant the enforcer's authority; printed as JSON.
 
 Run: ``NAMEWARD_PURE=1 python -m tests.guards.figures``. It needs a process of its own, because another may
 have loaded the compiled modules, which cannot be counted.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import dns.message
 import dns.rrset
@@ -17,6 +19,7 @@ from policy.authority import GrantAnswered
 from policy.build import COMPILED
 from policy.snapshot import compile_snapshot
 from resolver.core import AskGrants, AskUpstream, Client, Core, CoreSettings
+from tests.enforcer.rig import Rig, permit, policy
 from tests.guards.counting import count_tables, executed, kept_blocks, looked_up
 from tests.scenarios.worlds import read_world
 
@@ -24,6 +27,7 @@ SOURCE = bytes((10, 0, 0, 2))
 CLIENT = Client(SOURCE, 40000, bytes((10, 96, 0, 10)), "udp", 1)
 NOW = 1000.0
 AVERAGED = 20
+TOGETHER = 32
 
 Step = Callable[[], object]
 
@@ -84,10 +88,6 @@ def _keep(keep: Callable[[list[object]], None], call: Callable[[], list[object]]
     keep(call())
 
 
-_EMPTY = executed([partial(_keep, len, list)])[0]
-"""Bytecodes of ``_keep`` itself."""
-
-
 def misses(addresses: int) -> dict[str, float]:
     """Figures of a miss with so many addresses."""
     core = make_core()
@@ -97,7 +97,7 @@ def misses(addresses: int) -> dict[str, float]:
 
     def count(step: Step) -> None:
         bytecodes, functions = executed([step])
-        found["bytecodes"] += bytecodes - _EMPTY
+        found["bytecodes"] += bytecodes
         found["functions"] += functions
 
     for number in range(AVERAGED):
@@ -153,11 +153,35 @@ def _must(call: Callable[..., bytes | None], *what: object) -> bytes:
     return reply
 
 
+def grants() -> dict[str, dict[str, float]]:
+    """Figures of the enforcer's decision on requests that come together, for each of them."""
+    found: dict[str, dict[str, float]] = {}
+    for batch in (1, TOGETHER):
+        with TemporaryDirectory() as folder:
+            rig = Rig(Path(folder), per_pod=100_000, total=100_000).settled_with(
+                policy(permit("*.example.com"))
+            )
+            for number in range(20):
+                rig.ask(f"warm{number}.example.com", f"93.184.1.{number}")
+            requests = [
+                rig.request(f"asked{number}.example.com", f"93.184.2.{number}") for number in range(batch)
+            ]
+            before = len(rig.kernel.commits)
+            bytecodes, functions = executed([partial(rig.authority.answer, requests, rig.clock())])
+            work = "grant, alone" if batch == 1 else f"grant, {batch} together"
+            found[work] = {
+                "bytecodes": bytecodes / batch, "functions": functions / batch,
+                "transactions": (len(rig.kernel.commits) - before) / batch,
+            }  # fmt: skip
+            rig.journal.flush()
+    return found
+
+
 def figures() -> dict[str, dict[str, float]]:
     """All of them."""
     if COMPILED is not None:
         raise SystemExit("compiled modules run: set NAMEWARD_PURE=1")
-    return {**answered_here(), "miss, 1 address": misses(1), "miss, 8 addresses": misses(8)}
+    return {**answered_here(), "miss, 1 address": misses(1), "miss, 8 addresses": misses(8), **grants()}
 
 
 if __name__ == "__main__":
