@@ -73,6 +73,8 @@ class Reconciler:
         self._published = published
         self._admitted = admitted
         self._identities: dict[bytes, Identity] = {}
+        self._deciders: dict[bytes, tuple[object, OnRevoke]] = {}
+        """By what everything of an address was decided last."""
         self._round = 0
         self._host = Host({}, ())
         self._interfaces: dict[bytes, str] = {}
@@ -200,7 +202,7 @@ class Reconciler:
         revisions = []
         for source, identity in staying.items():
             account, pod = self._ledger.accounts[source], snapshot.pod(identity.key)
-            if pod is not None:
+            if pod is not None and self._deciders.get(source) != (snapshot.decider(pod), self.on_revoke):
                 answers = replayed.answers.get(account.tag, {}) if replayed else None
                 revisions.append(
                     revise(account, pod, snapshot, now=now, on_revoke=self.on_revoke, answers=answers)
@@ -213,7 +215,12 @@ class Reconciler:
         """Adopt what the kernel acknowledged, then let the snapshot decide and be published."""
         for revision in revisions:
             self._adopt(revision, now)
+            identity = revision.account.identity
+            pod = snapshot.pod(identity.key)
+            if pod is not None:
+                self._deciders[identity.source] = snapshot.decider(pod), self.on_revoke
         for identity in gone:
+            self._deciders.pop(identity.source, None)
             self._ledger.close_account(identity.source)
             self._journal.gone(identity.tag())
             self._identities.pop(identity.source, None)

@@ -10,6 +10,7 @@ import errno
 import socket
 from collections.abc import Callable, Mapping
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
@@ -31,6 +32,8 @@ from policy.runtime.clock import MonotonicReactor
 from policy.runtime.settings import Settings
 
 CHECK_EVERY_S = 5.0
+CHECK_AT_MOST_EVERY_S = 1.0
+"""However often snapshots come, while nothing is in doubt."""
 COMPARE_EVERY_S = 60.0
 PORTS_EVERY_S = 0.5
 
@@ -74,6 +77,8 @@ class Watch:
         self._failed = failed
         self._nflog: Nflog | None = None
         self._foreign = Foreign()
+        self._soon: IDelayedCall | None = None
+        self._checked_at = float("-inf")
         self._look_at_foreign()
 
     def start(self) -> None:
@@ -101,8 +106,20 @@ class Watch:
         self._repair(deep=False)
         self._reconciler.retry()
 
+    def published(self) -> None:
+        """Another snapshot is in force: check soon, and at once where something was in doubt."""
+        if self._soon is not None and self._soon.active():
+            if not self._node.doubts:
+                return
+            self._soon.cancel()
+        rest_s = (
+            0.0 if self._node.doubts else self._checked_at + CHECK_AT_MOST_EVERY_S - self._reactor.seconds()
+        )
+        self._soon = self._reactor.callLater(max(rest_s, 0.0), self.check)
+
     def check(self) -> None:
         """Ask the kernel whether it enforces; what is in doubt is what ``status`` says."""
+        self._checked_at = self._reactor.seconds()
         proving = self._proving
         proving.is_required = self._node.settings.enforcement.pod_proof == "require"
         doubts = [*self._installation.doubts, *self._bridging.doubts, *self._foreign.doubts]

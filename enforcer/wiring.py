@@ -351,7 +351,7 @@ class Wiring:
     def _published(self, snapshot: Snapshot) -> None:
         self._write_journal()
         self.node.unpublished = self.hub.publish(snapshot.world)
-        self._reactor.callLater(0, self.watch.check)
+        self.watch.published()
         self._reactor.callLater(0, pauses.settle)
         self._pods_changed()
 

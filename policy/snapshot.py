@@ -99,6 +99,10 @@ class Snapshot:
         state = self._states.get(identity(pod))
         return NameAccess(pod, NOBODY, name, self._guard) if state is None else state.access(name)
 
+    def decider(self, pod: Pod) -> object:
+        """Return what decides for the pod: the same object as before where the snapshot before decides alike."""
+        return self._states.get(identity(pod))
+
     def rules_for(self, pod: Pod) -> tuple[CompiledRule, ...]:
         """Return the rules that apply to the pod, the ceiling's first; none if it may do nothing at all.
 

@@ -188,8 +188,10 @@ def test_what_did_not_change_is_the_same() -> None:
     first = compile_snapshot(one, memory).access(pod, "example.com")
     same = msgspec.structs.replace(one, policies=(one.policies[0], policy("y", other)))
     assert compile_snapshot(same, memory).access(pod, "example.com") is first
+    assert compile_snapshot(same, memory).decider(pod) is compile_snapshot(one, memory).decider(pod)
     renumbered = msgspec.structs.replace(one, policies=(policy("a", other), one.policies[0]))
     snapshot = compile_snapshot(renumbered, memory)
     assert [rule.group for rule in snapshot.rules_for(pod)] == [1]
     changed = msgspec.structs.replace(one, policies=(policy("m", other),))
     assert not compile_snapshot(changed, memory).access(pod, "example.com").resolvable
+    assert compile_snapshot(changed, memory).decider(pod) is not snapshot.decider(pod)
