@@ -100,7 +100,7 @@ class Snapshot:
         return NameAccess(pod, NOBODY, name, self._guard) if state is None else state.access(name)
 
     def decider(self, pod: Pod) -> object:
-        """Return what decides for the pod: the same object as before where the snapshot before decides alike."""
+        """Return what decides for the pod: the object of the snapshot before, if that decides alike."""
         return self._states.get(identity(pod))
 
     def rules_for(self, pod: Pod) -> tuple[CompiledRule, ...]:
