@@ -16,6 +16,7 @@ MODULES: tuple[str, ...] = (
     "benchmarks.loads.connecting",
     "benchmarks.loads.crowds",
     "benchmarks.loads.saturation",
+    "benchmarks.loads.data_path",
 )
 
 
