@@ -70,7 +70,9 @@ def _children(pid: int) -> tuple[int, ...]:
     return own + tuple(grandchild for child in own for grandchild in _children(child))
 
 
-def _wait_for_answer(address: str, place: Place, deadline_s: float = 60.0) -> None:
+def _wait_for_answer(
+    process: subprocess.Popen[bytes], address: str, place: Place, deadline_s: float = 60.0
+) -> None:
     end = time.monotonic() + deadline_s
     ask = [
         "ip",
@@ -84,7 +86,7 @@ def _wait_for_answer(address: str, place: Place, deadline_s: float = 60.0) -> No
         f"@{address}",
         f"h0.{ZONE}",
     ]
-    while time.monotonic() < end:
+    while time.monotonic() < end and process.poll() is None:
         if subprocess.run(ask, capture_output=True, text=True, check=False).stdout.startswith("45."):
             return
         time.sleep(0.05)
@@ -100,7 +102,7 @@ def _started(name: str, argv: list[str], address: str, log: Path, place: Place) 
     ):
         try:
             try:
-                _wait_for_answer(address, place)
+                _wait_for_answer(process, address, place)
             except SystemExit as failure:
                 raise SystemExit(f"{name}: {failure}\n{log.read_text()[-2000:]}") from None
             peer = Peer(name, address, (process.pid, *_children(process.pid)), place)
