@@ -1,4 +1,4 @@
-"""A hit, a miss and a grant take no more work than they did: counted, not timed; it fails where it changes."""
+"""A hit, a miss and a grant take no more work than they did: counted, not timed; fails where it changes."""
 
 from __future__ import annotations
 
