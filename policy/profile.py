@@ -8,7 +8,6 @@ one evaluation for each set of rules that ever matched together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import NamedTuple
 
 from policy.addresses import AddressSet
@@ -17,7 +16,7 @@ from policy.decision import Permit, Watched
 from policy.evaluation import Ceiling, ClassOutcome, Hit, Matched, evaluate
 from policy.names import is_permittable, is_under
 from policy.patterns import Pattern
-from policy.regions import regions_of
+from policy.regions import Regions, regions_of
 from policy.trie import PatternTrie
 
 _MEMO_ENTRIES = 4096
@@ -41,6 +40,9 @@ class Outcome(NamedTuple):
     classes: tuple[ClassOutcome, ...]
     openers: Matched
     watched: tuple[Watched, ...]
+
+
+Spans = tuple[tuple[bytes, bytes, tuple[Permit, ...]], ...]
 
 
 class Profile:
@@ -74,6 +76,11 @@ class Profile:
         }
         self._names = _NameIndex(rules, spared_zone)
         self._memo: dict[tuple[Matched, bool], Outcome] = {}
+        # Made when they are asked for (not by cached_property, which compiled code would call each time):
+        self._nameless: Outcome | None = None
+        self._spans: Spans | None = None
+        self._patterns: tuple[Pattern, ...] | None = None
+        self._refusing: tuple[CompiledRule, ...] | None = None
 
     @property
     def restricted(self) -> bool:
@@ -96,7 +103,7 @@ class Profile:
         return self._remembered(tuple(sorted({*matched, *more})), private=self._is_private(name))
 
     def _is_private(self, name: str) -> bool:
-        return any(is_under(name, zone) for zone in self._private_zones)
+        return bool(self._private_zones) and any(is_under(name, zone) for zone in self._private_zones)
 
     def _remembered(self, matched: Matched, *, private: bool) -> Outcome:
         key = (matched, private)
@@ -107,34 +114,43 @@ class Profile:
             found = self._memo[key] = self._outcome(matched, private=private)
         return found
 
-    @cached_property
+    @property
     def nameless(self) -> Outcome:
         """What is decided for addresses without a name: static permits only."""
-        return self._outcome((), private=False, named=False)
+        found = self._nameless
+        if found is None:
+            found = self._nameless = self._outcome((), private=False, named=False)
+        return found
 
-    @cached_property
-    def spans(self) -> tuple[tuple[bytes, bytes, tuple[Permit, ...]], ...]:
+    @property
+    def spans(self) -> Spans:
         """Ranges of addresses (first, last) with what is permitted there without a name."""
-        classes = self.nameless.classes
-        found: list[tuple[bytes, bytes, tuple[Permit, ...]]] = []
-        for first, last, number in self.regions:
-            permits = classes[number].permits
-            if found and len(found[-1][0]) == len(first) and found[-1][2] == permits:
-                found[-1] = (found[-1][0], last, permits)
-            else:
-                found.append((first, last, permits))
-        return tuple(found)
+        found = self._spans
+        if found is None:
+            found = self._spans = _spans(self.regions, self.nameless.classes)
+        return found
 
-    @cached_property
+    @property
     def box_count(self) -> int:
         """How many boxes (``policy.boxes``) the spans have."""
         return sum(len(permits) for _, _, permits in self.spans)
 
-    @cached_property
+    @property
     def patterns(self) -> tuple[Pattern, ...]:
         """The patterns that permit a name, each once, in the order of the rules."""
-        found = (pattern for rule in self.rules if rule.opens for pattern in rule.patterns or ())
-        return tuple(dict.fromkeys(found))
+        found = self._patterns
+        if found is None:
+            permitting = (pattern for rule in self.rules if rule.opens for pattern in rule.patterns or ())
+            found = self._patterns = tuple(dict.fromkeys(permitting))
+        return found
+
+    @property
+    def refusing(self) -> tuple[CompiledRule, ...]:
+        """The first rule that refuses everything else, if there is one."""
+        found = self._refusing
+        if found is None:
+            found = self._refusing = next(((rule,) for rule in self.rules if _refuses(rule)), ())
+        return found
 
     def watched(self, hit: Hit) -> Watched:
         """Return what a rule that only watches would have decided."""
@@ -225,6 +241,23 @@ def _grouped(rules: Sequence[CompiledRule]) -> tuple[list[Matched], dict[int, in
             groups.setdefault(rule.group, []).append(i)
     ordered = [tuple(group) for group in groups.values()]
     return ordered, {i: number for number, group in enumerate(ordered) for i in group}
+
+
+def _spans(regions: Regions, classes: Sequence[ClassOutcome]) -> Spans:
+    found: list[tuple[bytes, bytes, tuple[Permit, ...]]] = []
+    for first, last, number in regions:
+        permits = classes[number].permits
+        if found and len(found[-1][0]) == len(first) and found[-1][2] == permits:
+            found[-1] = (found[-1][0], last, permits)
+        else:
+            found.append((first, last, permits))
+    return tuple(found)
+
+
+def _refuses(rule: CompiledRule) -> bool:
+    """Say whether a rule denies every name that no other permits."""
+    denies = rule.effect in {Effect.DENY_ALWAYS, Effect.DEFAULT, Effect.DENY}
+    return denies and rule.patterns is None and rule.wide and not rule.watch
 
 
 def _binds_alone(rule: CompiledRule) -> bool:

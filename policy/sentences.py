@@ -111,12 +111,10 @@ def _nothing_matches(profile: Profile, outcome: Outcome, name: str, pod: Pod) ->
 
 def _by_default(profile: Profile, sentence: str, what: str) -> Why:
     """Name the rule that denies everything, if there is one, behind a refusal that needs none."""
-    for rule in profile.rules:
-        denies = rule.effect in {Effect.DENY_ALWAYS, Effect.DEFAULT, Effect.DENY}
-        if denies and rule.patterns is None and rule.wide and not rule.watch:
-            if rule.effect is Effect.DENY_ALWAYS:
-                return _denial(rule, what)
-            return Why(sentence, rule.policy, rule.name)
+    for rule in profile.refusing:
+        if rule.effect is Effect.DENY_ALWAYS:
+            return _denial(rule, what)
+        return Why(sentence, rule.policy, rule.name)
     return Why(sentence)
 
 
