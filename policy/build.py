@@ -76,4 +76,4 @@ _FOLDER, COMPILED = _choose()
 
 def path_of(package: str, own: list[str]) -> list[str]:
     """Return the ``__path__`` of a package: compiled modules first, if they are to be used."""
-    return [f"{_FOLDER}/{package}", *own] if _FOLDER else own
+    return [f"{_FOLDER}/{package.replace('.', '/')}", *own] if _FOLDER else own

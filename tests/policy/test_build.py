@@ -72,6 +72,15 @@ def test_the_sources_can_be_asked_for(tmp_path):
     assert said(made(tmp_path, {}), NAMEWARD_PURE="1") == "None"
 
 
+def test_every_package_leads_to_its_compiled_modules():
+    """Each package above a compiled module extends its path, or the source would run beside compiled ones."""
+    packages = {name.rpartition(".")[0] for name in NAMES}
+    packages |= {name.rpartition(".")[0] for name in packages if "." in name}
+    for package in packages:
+        source = (ROOT / package.replace(".", "/") / "__init__.py").read_text()
+        assert "__path__ = path_of(__name__, __path__)" in source, package
+
+
 def test_what_is_compiled_is_pure():
     """Only modules without I/O are compiled: none that the contracts let import sockets, clocks or logs."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
