@@ -82,8 +82,9 @@ class Builder:
 
     def feed(self, event: Event) -> None:
         """Take one event inside a document; raises `Unreadable`."""
-        self._budget.nodes -= 1
-        if self._budget.nodes < 0:
+        budget = self._budget
+        budget.nodes -= 1
+        if budget.nodes < 0:
             raise Unreadable(f"the file holds more than {MAX_NODES} values", "divide the file", _line(event))
         if isinstance(event, ScalarEvent):
             self._scalar(event)
@@ -119,9 +120,13 @@ class Builder:
         self._put(frame.value)
 
     def _scalar(self, event: ScalarEvent) -> None:
-        if event.tag is not None and event.tag not in _STRING_TAGS:
-            raise _tag_refused(event.tag, event)
-        plain = event.tag is None and event.implicit[0]
+        tag = event.tag
+        if tag is not None and tag not in _STRING_TAGS:
+            raise _tag_refused(tag, event)
+        plain = tag is None and event.implicit[0]
+        if not plain and event.anchor is None and self._open:
+            self._put(event.value)  # text in quotes, as a key or as a value
+            return
         if self._open and self._expects_key():
             value: object = _MERGE if plain and event.value == "<<" else event.value
             if plain and event.value in {"", "~"}:

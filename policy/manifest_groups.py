@@ -25,7 +25,7 @@ from policy.manifest_shapes import (
     sequence,
     text,
 )
-from policy.patterns import PatternError, parse_pattern
+from policy.patterns import PatternError, is_plain, parse_pattern
 from policy.rules import Destination
 
 ANYWHERE = Destination("anywhere")
@@ -205,6 +205,9 @@ def read_domains(listed: list[object], place: Place) -> list[str]:
     """Canonical texts of the good domains; bad ones are reported and skipped."""
     patterns = []
     for index, item in enumerate(listed):
+        if isinstance(item, str) and is_plain(item):  # nearly all are; a place costs more than this
+            patterns.append(item)
+            continue
         here = place.at(index)
         domain = text(item, here)
         if domain is None:
