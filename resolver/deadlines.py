@@ -43,6 +43,8 @@ class Deadlines:
         if at == NEVER:
             return
         queue = self._queues[kind]
+        while queue and queue[0][1].due_at != queue[0][0]:
+            queue.popleft()
         if not queue or queue[-1][0] <= at:
             queue.append((at, item))
         else:
