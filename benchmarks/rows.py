@@ -205,11 +205,21 @@ class Bench(NamedTuple):
 
 
 def all_rows(
-    benches: Iterable[Bench], plan: Plan, say: Callable[[str], None], failures: list[str]
+    benches: Iterable[Bench],
+    plan: Plan,
+    say: Callable[[str], None],
+    failures: list[str],
+    is_time_left: Callable[[], bool] = lambda: True,
 ) -> Iterator[Row]:
-    """Run them, saying each row as it is done; one that cannot run is said too, and the next goes on."""
+    """Run them, saying each row as it is done; one that cannot run is said too, and the next goes on.
+
+    Without time left no other is begun, and each has a row that says so.
+    """
     for bench in benches:
         say(f"# {bench.name}: {bench.title}")
+        if not is_time_left():
+            yield not_measured(bench.title, "", (), f"no time was left; --only {bench.name}")
+            continue
         try:
             for row in bench.run(plan):
                 say(row.line())

@@ -13,7 +13,7 @@ from benchmarks.topology import pod_address
 
 CACHED, WINDOW = 100, 100
 """Names that are asked again and again, and questions that wait for an answer at a time."""
-QUERIES = 100_000
+QUERIES = 50_000
 BLOCKED = "blocked.test"
 PODS, NAMES_A_POLICY = 110, 100
 POLICIES = (10, 100, 1_000)
@@ -30,7 +30,7 @@ def servers() -> dict[str, Start]:
 
 def cached(plan: Plan) -> Iterator[Row]:
     """The same 100 names from each server's cache; then names that are not permitted, from ours."""
-    times = plan.sized(QUERIES, 20_000) // CACHED
+    times = plan.sized(QUERIES, 10_000) // CACHED
     permitted = names(range(CACHED))
     repeated = names(range(CACHED), zone=BLOCKED)
 
@@ -72,7 +72,7 @@ def crowd(plan: Plan) -> Iterator[Row]:
         objects = peers.manifests(PODS, policies, NAMES_A_POLICY)
         starts[f"{policies:,} policies"] = partial(peers.nameward, objects=objects, grace="24h")
     largest = POLICIES[-1]
-    times = QUERIES // 2 // CACHED
+    times = QUERIES // CACHED
     with stand(starts, known=largest * NAMES_A_POLICY, pods=PODS) as ready:
         for policies in POLICIES:
             fill(ready[f"{policies:,} policies"], policies)

@@ -39,7 +39,7 @@ def quantiles(peer: Peer, numbers: range, rate: int, kind: str) -> dict[str, flo
 
 def held(plan: Plan) -> Iterator[Row]:
     """Added latency at 2,000 misses a second; the whole run also draws it over the rate."""
-    seconds = 1.5 if plan.quick else 3.0
+    seconds = 1.0 if plan.quick else 3.0
     plain: dict[str, list[float]] = {name: [] for name in SHARES}
     whole: dict[str, list[float]] = {name: [] for name in SHARES}
     rates = () if plan.quick else RATES

@@ -67,7 +67,7 @@ def slow_cost(peer: Peer) -> Callable[[int], float]:
 
 def missed(plan: Plan) -> Iterator[Row]:
     """Distinct names, each forwarded once; beside servers that only forward, and dnsmasq with its sets."""
-    count = plan.sized(10_000, 2_500)
+    count = plan.sized(10_000, 2_000)
     starts = servers()
     own = starts.pop(OWN)
     starts[SMALL] = partial(peers.dnsmasq, cache=1_000)

@@ -160,6 +160,20 @@ def test_what_cannot_be_measured_is_said_and_the_next_goes_on() -> None:
     assert failures == ["a: dnsperf is gone"]
 
 
+def test_without_time_left_no_other_bench_is_begun() -> None:
+    """Each has a row that says so."""
+
+    def one(_: Plan) -> Iterator[Row]:
+        yield judged("first", "µs", QUIET)
+
+    benches = [Bench(name, f"title of {name}", quick=True, run=one) for name in "ab"]
+    left = iter((True, False))
+    rows = list(all_rows(benches, Plan(), lambda _: None, [], lambda: next(left)))
+    assert [row.work for row in rows] == ["first", "title of b"]
+    assert rows[1].met is None
+    assert "--only b" in rows[1].note
+
+
 def test_the_file_holds_what_the_contract_names(tmp_path: Path) -> None:
     """And can be read again."""
     rows = [
