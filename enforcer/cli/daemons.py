@@ -16,6 +16,7 @@ import click
 
 from enforcer.cli.options import CommandFailure, UsageFailure, config_option, daemon_settings
 from enforcer.ruleset import Layout
+from enforcer.sharing.service import preload as preload_sharing
 from enforcer.sockets import SocketRefused, open_dns_sockets, open_listen_sockets
 from enforcer.sources.opening import preload as preload_source
 from enforcer.supervisor import Node, Supervisor, SupervisorError
@@ -79,6 +80,7 @@ def _run(config: str | None, workers: tuple[Worker, ...], health: str, *, takes_
     try:
         if is_authority:
             preload_source(settings)
+            preload_sharing(settings)
         preload(workers)
     except ModuleNotFoundError as error:
         if error.name not in _PACKAGE_OF:
