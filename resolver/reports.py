@@ -6,9 +6,10 @@ for the others'; equal records become one with a count.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 import msgspec
 
@@ -75,12 +76,14 @@ class Recording:
 
 
 def buckets(durations_s: Iterable[float]) -> tuple[float, ...]:
-    """Return durations per bucket of ``QUERY_BOUNDS_S`` and +Inf, the sum last."""
-    found = [0.0] * (len(QUERY_BOUNDS_S) + 2)
-    for duration_s in durations_s:
-        found[bisect_left(QUERY_BOUNDS_S, duration_s)] += 1
-        found[-1] += duration_s
-    return tuple(found)
+    """Return durations per bucket of ``QUERY_BOUNDS_S`` and +Inf, the sum last.
+
+    A second may have many thousands: they are sorted and the bounds looked for, not each of them.
+    """
+    ordered = sorted(durations_s)
+    ends = [bisect_right(ordered, bound) for bound in QUERY_BOUNDS_S]
+    found = [float(end - start) for start, end in pairwise([0, *ends, len(ordered)])]
+    return (*found, sum(ordered))
 
 
 def counters_report(
