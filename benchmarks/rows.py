@@ -121,11 +121,12 @@ def judged(
     goal: str = "",
     note: str = "",
     too_noisy: float = TOO_NOISY,
+    refused: str = "",
 ) -> Row:
     """Make a row of all candidates' runs; ``base`` is the peer of its ratio (else the first limit's).
 
     ``goal`` is its text if the limits do not say it well. A limit on a peer that has no runs is left out
-    and named; a row without runs of its own, without limits that could be judged, with too few rounds or
+    and named; a row that is ``refused`` (says why), without runs of its own, without limits that could be judged, with too few rounds or
     too much spread has no verdict, and says why.
     """
     measured = {name: list(figures) for name, figures in runs.items() if figures}
@@ -142,7 +143,9 @@ def judged(
     judgeable = [limit for limit in limits if not limit.of or limit.of in measured]
     noise = max((spread(limit.figures(measured)) for limit in judgeable), default=spread(measured[OWN]))
     met: bool | None = None
-    if len(measured[OWN]) < ROUNDS:
+    if refused:
+        notes.append(refused)
+    elif len(measured[OWN]) < ROUNDS:
         notes.append(f"{len(measured[OWN])} rounds are too few")
     elif noise > too_noisy:
         notes.append(f"too noisy: spread {noise:.0%} > {too_noisy:.0%}")

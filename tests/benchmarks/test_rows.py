@@ -65,6 +65,13 @@ def test_a_machine_slow_for_a_while_is_slow_for_all() -> None:
     assert judged("cached", "µs", runs, (Limit(20.0),)).met is None
 
 
+def test_a_refused_run_has_no_verdict() -> None:
+    """Whatever its figures are."""
+    row = judged("cached", "µs", QUIET, (Limit(1.0, "dnsmasq"),), refused="the machine was too busy")
+    assert row.met is None
+    assert row.note == "the machine was too busy"
+
+
 def test_too_few_rounds_have_no_verdict() -> None:
     """Four are not five."""
     row = judged("cached", "µs", {OWN: [1.0] * (ROUNDS - 1)}, (Limit(2.0),))
