@@ -126,8 +126,8 @@ def judged(
     """Make a row of all candidates' runs; ``base`` is the peer of its ratio (else the first limit's).
 
     ``goal`` is its text if the limits do not say it well. A limit on a peer that has no runs is left out
-    and named; a row that is ``refused`` (says why), without runs of its own, without limits that could be judged, with too few rounds or
-    too much spread has no verdict, and says why.
+    and named. A row without runs of its own, without limits that could be judged, with too few rounds or
+    too much spread, or ``refused`` for the reason given, has no verdict, and says why.
     """
     measured = {name: list(figures) for name, figures in runs.items() if figures}
     notes = [note] if note else []
