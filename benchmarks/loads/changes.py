@@ -19,7 +19,7 @@ from benchmarks.topology import run
 
 PODS, POLICIES, NAMES, CURVE_NAMES = 110, 1000, 100, 10
 CURVE = (10, 100, 1000, 10_000)
-EDITS_A_ROUND, EDITS_A_PART = 20, 4
+EDITS_A_ROUND, EDITS_A_PART = 15, 4
 GRANTS, ADDRESSES, ASKING_PODS = 100_000, 10, 100
 MIB = 1 << 20
 _START_S = 300.0
@@ -114,7 +114,7 @@ def change(plan: Plan) -> Iterator[Row]:
         {OWN: runs},
         [Limit(100)],
         note=note,
-        too_noisy=0.5,
+        too_noisy=1.0,  # of few edits a P99 is the slowest
     )
     if not plan.quick:
         yield curve(plan)

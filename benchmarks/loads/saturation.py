@@ -48,7 +48,7 @@ def _round(number: int, seconds: int, *, fresh: bool) -> Round:
 
 def saturated(plan: Plan, what: str, *, fresh: bool) -> Iterator[Row]:
     """Measure the rounds; known names at default limits, fresh ones with limits that let them through."""
-    seconds = plan.sized(4, 2)
+    seconds = plan.sized(3, 2)
     with crowd(QUIET.stop, limits=UNBOUNDED if fresh else None) as (_here, _node):
         rounds = [_round(number, seconds, fresh=fresh) for number in range(-1, ROUNDS)][1:]
     offered = statistics.median(each.load.sent / each.load.seconds / each.peak for each in rounds)
