@@ -33,12 +33,11 @@ class PatternError(ValueError):
 class Pattern:
     """One parsed pattern. Immutable; equal when their canonical texts are equal."""
 
-    __slots__ = ("_labels", "exact", "text")
+    __slots__ = ("exact", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.exact = "*" not in text
-        self._labels = tuple(text.split("."))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pattern) and other.text == self.text
@@ -52,14 +51,14 @@ class Pattern:
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels from left to right; a leading ``*`` stands for one or more."""
-        return self._labels
+        return tuple(self.text.split("."))
 
     def matches(self, name: str) -> bool:
         """Say whether the name (this package's form) is matched; names with odd octets never are."""
         if not is_permittable(name):
             return False
         labels = name.split(".")
-        wanted: tuple[str, ...] | list[str] = self._labels
+        wanted = self.labels
         if wanted[0] == "*":
             wanted = wanted[1:]
             if len(labels) <= len(wanted):

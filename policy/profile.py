@@ -204,11 +204,13 @@ class _NameIndex:
         self._spared_zone = spared_zone
         self._trie: PatternTrie[tuple[bool, Matched]] = PatternTrie()
         self._every: Matched = ()
+        shared: dict[tuple[bool, Matched], tuple[bool, Matched]] = {}
         for pattern, indexes in users.items():
             if pattern.text == "*":
                 self._every = tuple(indexes)
             else:
-                self._trie.add(pattern, (pattern.exact, tuple(indexes)))
+                value = (pattern.exact, tuple(indexes))
+                self._trie.add(pattern, shared.setdefault(value, value))
 
     def look_up(self, name: str) -> tuple[Matched, Matched]:
         found = self._trie.lookup(name)

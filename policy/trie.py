@@ -7,12 +7,13 @@ true.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 from policy.names import is_permittable
 from policy.patterns import Pattern, label_matches
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Hashable)
 
 
 class _Node(Generic[T]):
@@ -28,16 +29,20 @@ class _Node(Generic[T]):
 class PatternTrie(Generic[T]):
     """Maps patterns to values; a pattern may be added more than once, with other values."""
 
-    __slots__ = ("_exact", "_root")
+    __slots__ = ("_exact", "_root", "_single")
 
     def __init__(self) -> None:
         self._exact: dict[str, tuple[T, ...]] = {}
+        self._single: dict[T, tuple[T, ...]] = {}
+        """Most names have one value, and most values many names: one tuple for all of them."""
         self._root: _Node[T] = _Node()
 
     def add(self, pattern: Pattern, value: T) -> None:
         """Add one pattern's value."""
         if pattern.exact:
-            self._exact[pattern.text] = (*self._exact.get(pattern.text, ()), value)
+            before = self._exact.get(pattern.text)
+            alone = self._single.setdefault(value, (value,))
+            self._exact[pattern.text] = alone if before is None else (*before, value)
             return
         labels = pattern.labels
         deeper = labels[0] == "*"
