@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPullProducer
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
@@ -26,9 +27,9 @@ from resolver.hits import STREAM
 from resolver.messages import MAX_QUERY_BYTES
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress, IConsumer, IPushProducer, ITCPTransport
+    from twisted.internet.interfaces import IAddress, IConsumer, IPushProducer, IReadDescriptor, ITCPTransport
 
-    class Transport(ITCPTransport, IConsumer, IPushProducer):
+    class Transport(ITCPTransport, IConsumer, IPushProducer, IReadDescriptor):
         """What Twisted gives a TCP connection."""
 
 
@@ -38,6 +39,7 @@ MESSAGES_PER_TURN = 32
 MAX_UNREAD_BYTES = 256 * 1024
 """Replies waiting for a client that reads no more; beyond them it is cut."""
 _PREFIX_BYTES = 2
+_ENDED = Failure(ConnectionDone())
 
 Hit = Callable[[bytes, bytes, float], bytes | None]
 
@@ -198,6 +200,7 @@ class _Connection(Protocol):
         self._client = Client(self.source, peer.port, transport.packed(own[0]), "tcp", self.via)
         self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, False)  # noqa: FBT003 - Twisted's signature
+        self.transport.doRead()  # the question is mostly here already; what else it finds, epoll says again
 
     def dataReceived(self, data: bytes) -> None:
         """Twisted: bytes came."""
@@ -319,6 +322,9 @@ class _Connection(Protocol):
         if not self._has_ended or self._owed > 0 or self._replies:
             return
         if self._turn is None and self._client is not None:
+            if not self._is_full:
+                self.transport.connectionLost(_ENDED)  # as loseConnection, a turn later, would
+                return
             self.transport.unregisterProducer()  # one that is waited for would keep the connection for ever
             self.transport.loseConnection()
 
