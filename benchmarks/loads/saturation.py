@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from benchmarks.loads.asking import Asked, asked, asking
 from benchmarks.loads.crowds import UNBOUNDED, crowd
+from benchmarks.loads.losses import none_of
 from benchmarks.loads.site import ZONE
 from benchmarks.rows import OWN, ROUNDS, Bench, Limit, Plan, Row, judged
 
@@ -72,9 +73,7 @@ def saturated(plan: Plan, what: str, *, fresh: bool) -> Iterator[Row]:
     p99_ms = max(each.quiet.p99_ms for each in rounds)
     sent = sum(each.quiet.sent for each in rounds)
     note = f"of {sent:,}, 10 pods at 10 a second beside the flood; their P99 at most {p99_ms:.1f} ms"
-    yield judged(
-        f"saturation, {what}: lost by quiet pods", "lookups", {OWN: lost}, [Limit(0)], note=note, too_noisy=9
-    )
+    yield none_of(f"saturation, {what}: lost by quiet pods", "lookups", lost, note)
 
 
 def known(plan: Plan) -> Iterator[Row]:
