@@ -19,7 +19,7 @@ MAX_LABEL_OCTETS: Final = 63
 
 _PLAIN_OCTETS: Final = b"abcdefghijklmnopqrstuvwxyz0123456789_-"
 _PLAIN_NAME: Final = _PLAIN_OCTETS + b"."
-_PERMITTABLE = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+_is_plain: Final = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*").fullmatch
 
 
 def from_wire(labels: bytes) -> str:
@@ -59,7 +59,7 @@ def _escaped(label: bytes) -> str:
 
 def is_permittable(name: str) -> bool:
     """Say whether a permit could ever match: only ``[a-z0-9_-]``, labels and length within bounds."""
-    return len(name) <= MAX_NAME_CHARACTERS and _PERMITTABLE.fullmatch(name) is not None
+    return len(name) <= MAX_NAME_CHARACTERS and _is_plain(name) is not None
 
 
 def is_under(name: str, zone: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-from policy.names import is_permittable
+from policy.names import MAX_NAME_CHARACTERS, is_permittable
 from policy.patterns import Pattern, label_matches
 
 T = TypeVar("T", bound=Hashable)
@@ -56,8 +56,12 @@ class PatternTrie(Generic[T]):
 
     def lookup(self, name: str) -> tuple[T, ...]:
         """Return the values of all patterns that match; none for a name that is not permittable."""
-        if not is_permittable(name):
+        if len(name) > MAX_NAME_CHARACTERS:
             return ()
+        found = self._found(name)
+        return found if found and is_permittable(name) else ()
+
+    def _found(self, name: str) -> tuple[T, ...]:
         found = self._root.deeper + self._exact.get(name, ())
         labels = name.split(".")
         left = len(labels)

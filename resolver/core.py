@@ -37,8 +37,8 @@ __all__ = [
 
 _HINFO: Final = (b"\x07RFC8482\x00",)
 UNKNOWN_ASKER: Final = "unknown"
-_META_TYPES: Final = range(249, ANY)
-"""TKEY, TSIG, IXFR, AXFR, MAILB, MAILA: never forwarded."""
+_FIRST_META_TYPE: Final = 249
+"""Up to ANY: TKEY, TSIG, IXFR, AXFR, MAILB, MAILA, never forwarded."""
 RECORDS_A_QUERY: Final = 64
 """So many records of an answer cost a pod one more query of its rate: each is decided and granted."""
 
@@ -69,7 +69,7 @@ class Core:
         key = exchange_key(wire, client)
         if key in self._flights:
             return out  # a retransmission joins its first asker and counts once
-        if query.rcode != NOERROR or query.qclass != IN or query.qtype in _META_TYPES:
+        if query.rcode != NOERROR or query.qclass != IN or _FIRST_META_TYPE <= query.qtype < ANY:
             out.append(Reply(client, self._protocol_error(query, client)))
             return out
         decisions = self._decisions
