@@ -176,6 +176,10 @@ class Core:
         pod = self._decisions.snapshot.pod_at(source) if self._decisions else None
         return pod.uid if pod is not None else source
 
+    def is_idle(self, owner: str | bytes) -> bool:
+        """Say whether nothing of an ``owner`` is under way."""
+        return not self._meters.in_flight(owner)
+
     @property
     def in_flight(self) -> int:
         """Exchanges under way."""

@@ -27,10 +27,11 @@ BEGUN_PER_TURN = 64
 TURN_S = 0.01
 """Then the descriptors get their turn, whatever is left of that number."""
 MAX_WAITING = 4096
-MAX_WAIT_S = 0.5
-"""With ``dns.deadline`` after it an answer still comes before musl asks again (2.5 s)."""
-MAX_HELD = 1024
-"""Replies that wait for the enforcer; with more of them under way it would be asked for what times out."""
+MAX_WAIT_S = 1.0
+"""An upstream that takes its time, too, still answers before musl asks again (2.5 s)."""
+MAX_HELD = 256
+"""Replies that wait for the enforcer, as many as it answers in a turn. With more of them under way only who
+has nothing under way is served: it would be asked for what times out."""
 _LOOK_AGAIN_S = 0.001
 _CLOCK_EVERY = 8
 
@@ -43,7 +44,8 @@ class Intake:
     """``received`` takes every question of any socket; ``begin`` gets them, in their turn.
 
     ``owner`` says whose a packed source address is: a pod's uid, or the address itself of who is none.
-    ``held`` is how many replies wait for an enforcer that is there.
+    ``held`` is how many replies wait for an enforcer that is there, ``is_idle`` whether nothing of an owner
+    is under way.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class Intake:
         begin: Begin,
         owner: Callable[[bytes], Owner],
         held: Callable[[], int],
+        is_idle: Callable[[Owner], bool],
     ) -> None:
         self._reactor = reactor
         self._begin = begin
         self._owner = owner
         self._held = held
+        self._is_idle = is_idle
         self.mute: Mute = _nobody
         self._queues = Queues(MAX_WAITING, MAX_WAIT_S)
         self._muting = Muting()
@@ -97,20 +101,20 @@ class Intake:
         queues, begin, seconds = self._queues, self._begin, self._reactor.seconds
         now = seconds()
         until = now + TURN_S
-        count = 0 if self._held() >= MAX_HELD else BEGUN_PER_TURN
-        for number in range(count):
+        may = self._is_idle if self._held() >= MAX_HELD else None
+        for number in range(BEGUN_PER_TURN):
             if number % _CLOCK_EVERY == _CLOCK_EVERY - 1:
                 now = seconds()
                 if now >= until:
                     break
-            question = queues.take(now)
+            question = queues.take(now, may)
             if question is None:
                 break
             begin(question[0], question[1], now)
         if self._muting.look(queues):
             self.mute(self._muting.sources)
         if queues:
-            self._reactor.callLater(0 if count else _LOOK_AGAIN_S, self._serve)
+            self._reactor.callLater(_LOOK_AGAIN_S if may else 0, self._serve)
 
 
 def _nobody(_sources: frozenset[bytes]) -> None:

@@ -135,6 +135,11 @@ class Meters:
             meter = self._meters[asker] = Meter(limited=limited)
         return meter
 
+    def in_flight(self, asker: str | bytes) -> int:
+        """How many of the asker's questions are under way."""
+        meter = self._meters.get(asker)
+        return meter.in_flight if meter is not None else 0
+
     def keep(self, uids: Collection[str]) -> None:
         """Forget pods that are gone, and other clients with nothing in flight."""
         self._meters = {

@@ -18,6 +18,7 @@ from policy.runtime.clock import MonotonicReactor
 from resolver import transport
 from resolver.effects import Client
 from resolver.messages import MAX_QUERY_BYTES
+from resolver.muting import loudest
 
 READ_BYTES = MAX_QUERY_BYTES + 1
 """One octet more than a query may have, so that a longer one is seen to be one (FORMERR)."""
@@ -64,6 +65,10 @@ class UdpListener:
         self._is_wildcard = transport.is_wildcard(sock)
         if self._is_wildcard:
             transport.report_aims(sock)
+        self._muted: frozenset[bytes] = frozenset()
+        self._loud: frozenset[bytes] = frozenset()
+        self._heard: dict[bytes, int] | None = None
+        """How often each source was, in this turn; counted only while more comes than is read."""
         self.mute(frozenset())  # whom another before us muted is heard
         self._drops = transport.drops(sock)
 
@@ -74,12 +79,14 @@ class UdpListener:
     def stop(self) -> None:
         """Read no more; replies can still be sent. Who reads the socket after us mutes whom it will."""
         self._reactor.removeReader(self)
+        self._loud = frozenset()
         self.mute(frozenset())
 
     def mute(self, sources: frozenset[bytes]) -> None:
-        """Have the kernel drop what these addresses send."""
+        """Have the kernel drop what these addresses send, and who is loud here."""
+        self._muted = sources
         with suppress(OSError):  # then it is read and let go here, at more expense
-            transport.mute(self._sock, sources)
+            transport.mute(self._sock, sources | self._loud)
 
     def take_drops(self) -> int:
         """Return, and forget, how many datagrams the kernel has dropped."""
@@ -115,17 +122,21 @@ class UdpListener:
         ``receive`` is where many datagrams a call (recvmmsg) would come in.
         """
         receive, send, hit = self._sock.recvmsg, self._sock.sendmsg, self._hit
-        sources, aims = self._sources, self._aims
+        sources, aims, heard = self._sources, self._aims, self._heard
         for number in range(self.datagrams_per_turn):
             if number % _CLOCK_EVERY == 0:
                 now = self._reactor.seconds()
             try:
                 wire, control, _, sender = receive(READ_BYTES, transport.CONTROL_BYTES)
             except BlockingIOError:
+                if heard is not None:
+                    self._caught_up()
                 return
             except OSError:
                 continue  # an ICMP error for an earlier reply
             source = sources.get(sender[0]) or self._source(sender[0])
+            if heard is not None:
+                heard[source] = heard.get(source, 0) + 1
             aim = aims.get(control[0][2] if control else b"") or self._aim(control)
             reply = hit(wire, source, now)
             if reply is not None:
@@ -135,6 +146,22 @@ class UdpListener:
                     self.unsent += 1
             else:
                 self._received(wire, Client(source, sender[1], aim.address, "udp", self._index), now)
+
+        self._fell_behind()
+
+    def _fell_behind(self) -> None:
+        """A turn was not enough: from the second in a row on, the kernel drops what the loudest send."""
+        heard, self._heard = self._heard, {}
+        if heard is not None:
+            self._loud |= loudest(heard)
+            self.mute(self._muted)
+
+    def _caught_up(self) -> None:
+        """The socket is empty: everybody is heard."""
+        self._heard = None
+        if self._loud:
+            self._loud = frozenset()
+            self.mute(self._muted)
 
     def reply(self, wire: bytes, client: Client) -> None:
         """Send a reply to a client that was given to ``received``."""

@@ -1,11 +1,14 @@
 """Whose questions the kernel shall drop at the socket, because reading them costs what others need.
 
 Owns which clients are muted. Never attaches a filter (``transport``), never lets a question go (``queues``).
-Invariants: only a pod whose own queue is long is muted, and it is heard again before that queue is
+Invariants: for its queue only a pod is muted whose own is long, and it is heard again before that is
 empty, so that it never has less than its turn; strangers, who can write any source address, are not.
+For what a socket holds, who asks little is never muted.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from resolver.queues import Owner, Queues
 
@@ -15,6 +18,8 @@ HEARD_AGAIN = 4
 """At this part of it the pod is heard again."""
 MAX_MUTED = 256
 """Source addresses; a filter of them is gone through for each datagram."""
+LEAST_LOUD = 3
+"""Who asked less often in a turn is not loud, however little others asked: A and AAAA of a name are two."""
 
 
 class Muting:
@@ -41,3 +46,12 @@ class Muting:
         found = [source for sources in muted.values() for source in sources]
         before, self.sources = self.sources, frozenset(found[:MAX_MUTED])
         return self.sources != before
+
+
+def loudest(heard: Mapping[bytes, int]) -> frozenset[bytes]:
+    """Return the sources that asked as much as the mean or more, of how often each was heard in a turn."""
+    mean = sum(heard.values()) / max(1, len(heard))
+    loud = sorted(
+        (source for source in heard if heard[source] >= max(LEAST_LOUD, mean)), key=heard.__getitem__
+    )
+    return frozenset(loud[-MAX_MUTED:])

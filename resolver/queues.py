@@ -8,6 +8,7 @@ was that came; nobody's question is let go below that bound, but one whose asker
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 
 from resolver.effects import Client
 
@@ -62,10 +63,13 @@ class Queues:
         self._size += 1
         self._note_length(owner, len(queue) - 1, len(queue))
 
-    def take(self, now: float) -> Question | None:
-        """Return the next question to serve; None if none waits."""
-        while self._queues:
+    def take(self, now: float, may: Callable[[Owner], bool] | None = None) -> Question | None:
+        """Return the next question to serve, of those who ``may`` be served; None if none waits."""
+        for _ in range(len(self._queues)):
             owner, queue = self._queues.popitem(last=False)
+            if may is not None and not may(owner):
+                self._queues[owner] = queue
+                continue
             before = len(queue)
             found: Question | None = None
             while queue and found is None:

@@ -102,7 +102,8 @@ class Resolver:
         self._upstreams = UpstreamIO(
             reactor, self._forwarding, self._upstream_answered, self._upstream_failed
         )
-        self._intake = Intake(reactor, self._received, self._core.owner, self._held)
+        core = self._core
+        self._intake = Intake(reactor, self._received, core.owner, self._held, core.is_idle)
         self._streams = StreamListener(
             reactor,
             self._intake.received,

@@ -101,6 +101,31 @@ def test_a_turn_is_bounded(reactor, udp):
         assert len(echo.received) == 74
 
 
+def test_more_than_is_read_mutes_the_loudest_until_the_socket_is_empty(reactor, udp):
+    """From the second turn in a row that did not empty the socket; who asked little is heard meanwhile."""
+    listener, port, echo = udp()
+    listener.datagrams_per_turn = 20
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as loud, client_socket("127.0.0.1", port) as quiet:
+        loud.bind(("127.0.0.7", 0))
+        loud.connect(("127.0.0.1", port))
+        for number in range(60):
+            loud.send(b"loud")
+            if number % 20 == 0:
+                quiet.send(b"quiet")
+        listener.doRead()
+        loud.send(b"heard still")
+        listener.doRead()
+        loud.send(b"dropped")
+        quiet.send(b"quiet at last")
+        assert listener.take_drops() == 1
+        reactor.spin(lambda: echo.received[-1][0] == b"quiet at last")
+        assert [wire for wire, _ in echo.received].count(b"heard still") == 1
+        assert not [wire for wire, _ in echo.received if wire == b"dropped"]
+        reactor.iterate(0)
+        loud.send(b"heard again")
+        reactor.spin(lambda: echo.received[-1][0] == b"heard again")
+
+
 def test_odd_datagrams(reactor, udp):
     """Zero octets are handed on, of what exceeds the largest query so much that it shows."""
     _, port, echo = udp()
