@@ -26,9 +26,9 @@ from enforcer.sources.tree import SETTLE_S, Tree
 from policy.manifest import Governed
 from policy.manifest_assembly import Assembly
 
-POLL_S = 2.0
+POLL_S, LONGEST_POLL_S = 2.0, 5.0
 LOOKING_SHARE = 50
-"""Looking at everything without being told is at most so small a part of the time."""
+"""Looking at everything without being told is about so small a part of the time."""
 _WATCHED = (
     inotify.IN_MODIFY
     | inotify.IN_CLOSE_WRITE
@@ -146,7 +146,7 @@ class FilesSource:
         now = self._reactor.seconds()
         if looked.at_all:
             self.looks += 1
-            self._poll_at = now + max(POLL_S, looked.took_s * LOOKING_SHARE)
+            self._poll_at = now + min(max(POLL_S, looked.took_s * LOOKING_SHARE), LONGEST_POLL_S)
             if self._follow(self._tree.folders):
                 self.look()  # nobody said what happened there before
                 return
@@ -175,16 +175,17 @@ class FilesSource:
         if any(path in self.watched for path in new):
             self._unwatch()  # a folder in the place of another: Twisted's watch of it may be the old one's
             new = {**self._tree.folders, **new}
+        before = len(self.watched)
         for path, each in new.items():
-            if self._watch is None:
-                self._watch = inotify.INotify(self._reactor)
-                self._watch.startReading()
             try:
+                if self._watch is None:
+                    self._watch = inotify.INotify(self._reactor)
+                    self._watch.startReading()
                 self._watch.watch(FilePath(path), _WATCHED, callbacks=[self._told])
             except inotify.INotifyError:
                 continue  # it is gone again, or there are too many: polls see it
             self.watched[path] = each
-        return bool(new)
+        return len(self.watched) > before
 
     def _unwatch(self) -> None:
         watch, self._watch = self._watch, None
