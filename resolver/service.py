@@ -7,7 +7,6 @@ Owns the order of the start: everything that needs a privilege or the configurat
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import signal
@@ -26,6 +25,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogBeginner
 from twisted.python.failure import Failure
 
 from policy.names import registrable_domain
+from policy.runtime import pauses
 from policy.runtime.account import AccountError, resolver_account
 from policy.runtime.clock import MonotonicReactor, install_reactor
 from policy.runtime.sections import Settings
@@ -36,8 +36,6 @@ from resolver.privileges import PrivilegesKept, drop
 from resolver.pulse import Pulse
 from resolver.wiring import Resolver
 
-_GC_THRESHOLDS = (50_000, 20, 100)
-"""Nearly nothing here is cyclic garbage; scanning every live query and snapshot often costs latency."""
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 
@@ -72,7 +70,7 @@ def run(config_path: str | None, inherited: Mapping[str, object] | None = None) 
     except (PrivilegesKept, OSError) as error:
         log.tell("resolver.failed", "error", reason=f"privileges: {error}")
         return EXIT_FAILED
-    gc.set_threshold(*_GC_THRESHOLDS)
+    pauses.begin()
     log.tell("resolver.started", seccomp=is_filtered, uid=os.getuid())
     number = (inherited or {}).get("number")
     which = number if isinstance(number, int) else 0
