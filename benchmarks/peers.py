@@ -215,13 +215,13 @@ def coredns_program() -> str | None:
 
 @contextmanager
 def coredns(folder: Path, place: Place = HERE) -> Iterator[Peer]:
-    """CoreDNS as clusters run it, cache and forward, with one processor."""
+    """CoreDNS with one processor and the plugins of kubeadm's Corefile that an outside name goes through."""
     program = coredns_program()
     assert program
     folder.mkdir(exist_ok=True)
     (folder / "Corefile").write_text(
-        f".:53 {{\n bind {NODE_ADDRESSES[0]}\n cache {{\n  success 100000\n  denial 100000\n }}\n"
-        f" forward . 127.0.0.1:{UPSTREAM_PORT}\n}}\n"
+        f".:53 {{\n bind {NODE_ADDRESSES[0]}\n errors\n prometheus 127.0.0.1:9253\n loadbalance\n"
+        f" cache {{\n  success 100000\n  denial 100000\n }}\n forward . 127.0.0.1:{UPSTREAM_PORT}\n}}\n"
     )
     argv = ["env", "GOMAXPROCS=1", program, "-conf", str(folder / "Corefile")]
     with _started("CoreDNS", argv, NODE_ADDRESSES[0], folder / "coredns.log", place) as peer:
