@@ -38,6 +38,9 @@ class Reconciled(NamedTuple):
 class Reconciler:
     """Brings snapshots into force; see the module. One at a time, on the loop."""
 
+    _deciders: dict[bytes, tuple[object, OnRevoke]]
+    """By what everything of an address was decided last."""
+
     def __init__(
         self,
         *,
@@ -73,9 +76,7 @@ class Reconciler:
         self._published = published
         self._admitted = admitted
         self._identities: dict[bytes, Identity] = {}
-        self._deciders: dict[bytes, tuple[object, OnRevoke]] = {}
-        """By what everything of an address was decided last."""
-        self._round = 0
+        self._round, self._deciders = 0, {}
         self._host = Host({}, ())
         self._interfaces: dict[bytes, str] = {}
         self._around: tuple[tuple[str, ...], tuple[Bridge, ...]] | None = None
@@ -216,8 +217,7 @@ class Reconciler:
         for revision in revisions:
             self._adopt(revision, now)
             identity = revision.account.identity
-            pod = snapshot.pod(identity.key)
-            if pod is not None:
+            if (pod := snapshot.pod(identity.key)) is not None:
                 self._deciders[identity.source] = snapshot.decider(pod), self.on_revoke
         for identity in gone:
             self._deciders.pop(identity.source, None)
