@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from time import thread_time
 from typing import NamedTuple
 
 from twisted.internet import inotify
@@ -37,8 +38,10 @@ _WATCHED = (
     | inotify.IN_CREATE
     | inotify.IN_DELETE
     | inotify.IN_ATTRIB
+    | inotify.IN_MOVE_SELF
 )
-_OF_FOLDERS = inotify.IN_ISDIR | inotify.IN_DELETE_SELF | inotify.IN_UNMOUNT
+_ENDS = inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF | inotify.IN_UNMOUNT
+"""What was watched is not there any more; after the first Twisted gives all its watches up."""
 Identity = tuple[int, int]
 
 
@@ -48,7 +51,7 @@ class _Looked(NamedTuple):
     seen: Seen | None
     again: bool
     at_all: bool
-    took_s: float
+    cpu_s: float
 
 
 class FilesSource:
@@ -128,6 +131,7 @@ class FilesSource:
 
     def _work(self, now: float, told: Mapping[str, bool] | None, writing: frozenset[str]) -> _Looked:
         """Look and parse; in a thread, one at a time."""
+        began_s = thread_time()
         looked = None if told is None else self._tree.look_at(now, told, writing)
         at_all = looked is None
         changed, again = self._tree.look(now, writing) if looked is None else looked
@@ -135,7 +139,7 @@ class FilesSource:
         if changed:
             loaded = self._assembly.assemble(self._tree.reads())
             seen = Seen(loaded, self._tree.complete, self._tree.problems, now)
-        return _Looked(seen, again, at_all, self._reactor.seconds() - now)
+        return _Looked(seen, again, at_all, thread_time() - began_s)
 
     def _done(self, looked: _Looked) -> None:
         self._is_looking = False
@@ -146,7 +150,7 @@ class FilesSource:
         now = self._reactor.seconds()
         if looked.at_all:
             self.looks += 1
-            self._poll_at = now + min(max(POLL_S, looked.took_s * LOOKING_SHARE), LONGEST_POLL_S)
+            self._poll_at = now + min(max(POLL_S, looked.cpu_s * LOOKING_SHARE), LONGEST_POLL_S)
             if self._follow(self._tree.folders):
                 self.look()  # nobody said what happened there before
                 return
@@ -200,9 +204,9 @@ class FilesSource:
             self._writing.add(name)
             return  # wait until its writer closes it; a poll reports one that never does
         self._writing.discard(name)
-        if mask & inotify.IN_DELETE_SELF:
-            self._unwatch()  # Twisted gives all its watches up then
-        if mask & _OF_FOLDERS:
+        if mask & _ENDS:
+            self._unwatch()
+        if mask & (_ENDS | inotify.IN_ISDIR):
             self._look_at_all = True
         self._told_of[name] = self._told_of.get(name, False) or bool(mask & inotify.IN_MOVED_TO)
         if not self._is_woken:  # first hear all that happened: a renamed file has two names
