@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from benchmarks.loads.asking import Asked, asked, asking
@@ -20,6 +21,8 @@ from benchmarks.rows import OWN, ROUNDS, Bench, Limit, Plan, Row, judged
 FLOODERS, QUIET = range(200), range(200, 210)
 QUIET_RATE, KNOWN = 100, range(50)
 WINDOW, TIMES = 256, 2.0
+ENOUGH = 1.6
+"""A generator that could not offer so many times the peak has not saturated anything: no verdict."""
 LEAST_SHARE = 0.8
 """A pod of many that ask the same is served so much of what the middle one is, at least."""
 
@@ -49,12 +52,23 @@ def _round(number: int, seconds: int, *, fresh: bool) -> Round:
 
 def saturated(plan: Plan, what: str, *, fresh: bool) -> Iterator[Row]:
     """Measure the rounds; known names at default limits, fresh ones with limits that let them through."""
+    rounds = _rounds(plan, fresh=fresh)
+    offered = statistics.median(each.load.sent / each.load.seconds / each.peak for each in rounds)
+    for row in _rows(rounds, what, offered, "limits raised" if fresh else "default limits"):
+        if offered >= ENOUGH:
+            yield row
+        else:
+            yield replace(row, met=None, note=f"only {offered:.1f} of the peak could be offered; {row.note}")
+
+
+def _rounds(plan: Plan, *, fresh: bool) -> list[Round]:
     seconds = plan.sized(3, 2)
     with crowd(QUIET.stop, limits=UNBOUNDED if fresh else None) as (_here, _node):
-        rounds = [_round(number, seconds, fresh=fresh) for number in range(-1, ROUNDS)][1:]
-    offered = statistics.median(each.load.sent / each.load.seconds / each.peak for each in rounds)
+        return [_round(number, seconds, fresh=fresh) for number in range(-1, ROUNDS)][1:]
+
+
+def _rows(rounds: list[Round], what: str, offered: float, limits: str) -> Iterator[Row]:
     asked_s = f"offered {offered:.1f} of the peak by {len(FLOODERS)} pods"
-    limits = "limits raised" if fresh else "default limits"
     served = [each.load.answered / each.load.seconds for each in rounds]
     late = statistics.median(each.load.p99_ms for each in rounds)
     yield judged(
