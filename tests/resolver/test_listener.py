@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import select
 import socket
 import struct
@@ -32,9 +33,9 @@ class Echo:
         self.received.append((wire, client))
 
 
-@pytest.fixture
-def udp(reactor):
-    """Make a UDP listener on a wildcard socket; return it, its port and its echo."""
+@pytest.fixture(params=["in batches", "singly"])
+def udp(reactor, request):
+    """Make a UDP listener on a wildcard socket, of either way to read; return it, its port and its echo."""
     made = []
 
     def make(family=socket.AF_INET):
@@ -45,6 +46,9 @@ def udp(reactor):
         sock.settimeout(0)
         echo = Echo()
         listener = UdpListener(reactor, sock, 3, hit=echo.hit, received=echo.take, broken=echo.broken.append)
+        assert listener._batch is not None
+        if request.param == "singly":
+            listener._batch = None
         listener.start()
         made.append(listener)
         return listener, sock.getsockname()[1], echo
@@ -104,13 +108,13 @@ def test_a_turn_is_bounded(reactor, udp):
 def test_more_than_is_read_mutes_the_loudest_until_the_socket_is_empty(reactor, udp):
     """From the second turn in a row that did not empty the socket; who asked little is heard meanwhile."""
     listener, port, echo = udp()
-    listener.datagrams_per_turn = 20
+    listener.datagrams_per_turn = 64
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as loud, client_socket("127.0.0.1", port) as quiet:
         loud.bind(("127.0.0.7", 0))
         loud.connect(("127.0.0.1", port))
-        for number in range(60):
+        for number in range(150):
             loud.send(b"loud")
-            if number % 20 == 0:
+            if number % 50 == 0:
                 quiet.send(b"quiet")
         listener.doRead()
         loud.send(b"heard still")
@@ -124,6 +128,41 @@ def test_more_than_is_read_mutes_the_loudest_until_the_socket_is_empty(reactor, 
         reactor.iterate(0)
         loud.send(b"heard again")
         reactor.spin(lambda: echo.received[-1][0] == b"heard again")
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_each_reply_goes_to_its_asker_from_the_address_that_was_aimed_at(reactor, udp, family):
+    """Hits of every length and misses of many clients at once, one of whom is gone, at several addresses."""
+    listener, port, echo = udp(family)
+    aims = [f"127.0.0.{number}" for number in range(50, 57)] if family == socket.AF_INET else ["::1"]
+    chosen = random.Random(3)
+    clients = [client_socket(chosen.choice(aims), port) for _ in range(40)]
+    gone = client_socket(aims[0], port)
+    try:
+        expected = {client: [] for client in clients}
+        for number in range(200):
+            client = chosen.choice([*clients, gone])
+            wire = b"%03d" % number + bytes(chosen.choice((0, 1, 40, 900)))
+            if chosen.random() < 0.7:
+                source = transport.packed(client.getsockname()[0])
+                echo.hits[wire, source] = reply = b"to " + wire + bytes(chosen.choice((0, 1, 300)))
+                if client is not gone:
+                    expected[client].append(reply)
+            client.send(wire)
+            if number % 70 == 69:
+                listener.doRead()
+        gone.close()
+        reactor.iterate(0)
+        for wire, client in echo.received:
+            listener.reply(b"late " + wire, client)
+        for client, replies in expected.items():
+            client.settimeout(5)
+            late = [b"late " + wire for wire, asked in echo.received if asked.port == client.getsockname()[1]]
+            assert sorted(client.recv(4096) for _ in replies + late) == sorted(replies + late)
+        assert len(echo.received) == 200 - len(echo.hits)
+    finally:
+        for client in clients:
+            client.close()
 
 
 def test_odd_datagrams(reactor, udp):
