@@ -22,7 +22,7 @@ MAX_DATAGRAM_BYTES = 4096
 ANSWERS_PER_TURN = 64
 """Then the other descriptors get their turn."""
 MAX_KEPT = 256
-"""Sockets without a question, of each family; a question for which none is left opens another."""
+"""Sockets without a question; a question for which none is left opens another."""
 
 
 class _Kept:
@@ -90,8 +90,7 @@ class QuestionSockets:
             return
         attempt.descriptor = -1
         kept.attempt = None
-        room = len(self._resting) + len(self._free[kept.is_ipv6]) < MAX_KEPT
-        if room and transport.disconnect(kept.descriptor):
+        if self.kept_count < MAX_KEPT and transport.disconnect(kept.descriptor):
             self._resting[kept.descriptor] = kept
         else:
             kept.sock.close()
