@@ -23,13 +23,39 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SETUP = """
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 from mypyc.build import mypycify
 from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+
+class Parallel(build_ext):
+    # The C files of the one library, as many at a time as there are processors.
+    def build_extensions(self):
+        compiler = self.compiler
+
+        def compile(sources, output_dir=None, macros=None, include_dirs=None, debug=0, extra_preargs=None,
+                    extra_postargs=None, depends=None):
+            macros, objects, extra_postargs, options, made = compiler._setup_compile(
+                output_dir, macros, include_dirs, sources, depends, extra_postargs)
+            arguments = compiler._get_cc_args(options, debug, extra_preargs)
+            with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+                list(pool.map(
+                    lambda one: compiler._compile(one, *made[one], arguments, extra_postargs, options),
+                    objects))
+            return objects
+
+        compiler.compile = compile
+        super().build_extensions()
+
 
 setup(
     name="nameward-compiled",
     packages=[],
-    ext_modules=mypycify({paths!r}, opt_level="3", debug_level="0", group_name="nameward"),
+    cmdclass={{"build_ext": Parallel}},
+    ext_modules=mypycify({paths!r}, opt_level="2", debug_level="0", multi_file=True, group_name="nameward"),
 )
 """
 CONFIG = """
