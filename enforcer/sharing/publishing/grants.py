@@ -197,9 +197,7 @@ class GrantFeed:
         account = self._ledger.accounts.get(to_packed(place.pod_ip))
         held = account.held(to_packed(place.address)) if account is not None else []
         now = self._now()
-        return any(
-            each.until > now and keys.grant(each.key[0], each.key[1]) == name for each in held
-        )
+        return any(each.until > now and keys.grant(each.key[0], each.key[1]) == name for each in held)
 
 
 def _is_wrong_type(reply: object) -> bool:
