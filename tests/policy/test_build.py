@@ -20,7 +20,8 @@ def said(path: Path, **env: str) -> str:
     environment = {key: value for key, value in os.environ.items() if key != "NAMEWARD_PURE"}
     done = subprocess.run(
         [sys.executable, "-c", "import policy.build as b; print(b.COMPILED and sorted(b.COMPILED))"],
-        cwd=ROOT, env=environment | {"PYTHONPATH": str(path)} | env, capture_output=True, text=True, check=True,
+        cwd=ROOT, env=environment | {"PYTHONPATH": str(path)} | env,
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
     return done.stdout.strip()
 
