@@ -22,7 +22,7 @@ from policy.runtime.kinds import Kind, Wrong, typed
 _SERVICE_LINK = re.compile(r"NAMEWARD_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
 Path = tuple[str, ...]
 _NO_SETTINGS = frozenset({"NAMEWARD_CONFIG", "NAMEWARD_CLUSTER_BIN", "NAMEWARD_PURE"})
-"""Which file is read; where the lab's cluster has its programs (enforcer/demo/kube/binaries); which build runs."""
+"""Which file is read; where the lab's cluster has its programs (enforcer/demo/kube/binaries); the build."""
 
 
 class Key(NamedTuple):
