@@ -24,6 +24,7 @@ from twisted.internet import ssl
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogBeginner
 from twisted.python.failure import Failure
 
+from policy.build import COMPILED
 from policy.names import registrable_domain
 from policy.runtime import pauses
 from policy.runtime.account import AccountError, resolver_account
@@ -71,7 +72,7 @@ def run(config_path: str | None, inherited: Mapping[str, object] | None = None) 
         log.tell("resolver.failed", "error", reason=f"privileges: {error}")
         return EXIT_FAILED
     pauses.begin()
-    log.tell("resolver.started", seccomp=is_filtered, uid=os.getuid())
+    log.tell("resolver.started", seccomp=is_filtered, uid=os.getuid(), compiled=COMPILED is not None)
     number = (inherited or {}).get("number")
     which = number if isinstance(number, int) else 0
     process = _Process(install_reactor(), config_path, settings, log, which)
