@@ -18,7 +18,7 @@ readonly RUN_PACKAGES=(python3 python3-venv python3-nftables python3-seccomp nft
 readonly DEMO_PACKAGES=(nsd redis-server)
 readonly TEST_PACKAGES=(make musl-tools bind9-dnsutils knot-dnsutils conntrack iptables tcpdump
     nodejs procps strace)
-readonly BENCH_PACKAGES=(make dnsmasq-base unbound dnsperf bind9-dnsutils procps)
+readonly BENCH_PACKAGES=(make dnsmasq-base unbound dnsperf bind9-dnsutils iperf3 procps)
 # The cluster's programs by what they bring, because a machine may have another vendor's containerd.
 readonly -A CLUSTER_PROGRAMS=([etcd]=etcd-server [containerd]=containerd [runc]=runc [buildah]=buildah
     [mmdebstrap]=mmdebstrap [/usr/lib/cni/ptp]=containernetworking-plugins)
