@@ -23,6 +23,11 @@ ROUNDS = 5
 """Fewer rounds than this give no median worth a verdict."""
 TOO_NOISY = 0.15
 """A spread above this refuses the verdict."""
+FAILURES = (
+    SystemExit, OSError, AssertionError, RuntimeError, ArithmeticError, LookupError, ValueError,
+    subprocess.SubprocessError,
+)  # fmt: skip
+"""What ends one bench and no other: a server that does not start, figures that say nothing."""
 Runs = Mapping[str, Sequence[float]]
 """The figures of each candidate, one a round."""
 
@@ -40,7 +45,7 @@ class Limit(NamedTuple):
     per_own: bool = False
 
     def __str__(self) -> str:
-        """As the issue writes it."""
+        """As a goal is written."""
         if self.per_own:
             return f"{self.factor:g} {TIMES} less than {self.of}"
         sign = "≥" if self.at_least else "≤"
@@ -190,7 +195,7 @@ class Plan:
         return quick if self.quick else whole
 
     def point(self, curve: str, series: str, x: float, y: float) -> None:
-        """Keep a point of a picture (``curves.PICTURES`` has their titles and axes)."""
+        """Keep a point of a picture (``pictures.PICTURES`` has their titles and axes)."""
         self.curves.setdefault(curve, {}).setdefault(series, []).append((x, rounded(y)))
 
 
@@ -227,7 +232,7 @@ def all_rows(
             for row in bench.run(plan):
                 say(row.line())
                 yield row
-        except (SystemExit, OSError, AssertionError, RuntimeError, subprocess.SubprocessError) as failure:
+        except FAILURES as failure:
             failures.append(f"{bench.name}: {failure}")
             row = not_measured(bench.title, "", (), str(failure)[-500:])
             say(f"{bench.name} FAILED: {failure}")

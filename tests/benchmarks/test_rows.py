@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import registry
+from benchmarks.loads.losses import none_of
 from benchmarks.rows import (
     OWN,
     ROUNDS,
@@ -120,6 +121,16 @@ def test_an_absent_peer_is_named() -> None:
     assert absent.note == "no kernel; not measured"
 
 
+@pytest.mark.parametrize(
+    ("lost", "met"),
+    [([0.0] * 5, True), ([0.0, 0.0, 1.0, 0.0, 0.0], False), ([0.0], None), ([2.0], False), ([], None)],
+)
+def test_what_must_not_happen_is_judged_by_every_round(lost: list[float], met: bool | None) -> None:
+    """Not by the middle one; few rounds without a loss prove nothing."""
+    row = none_of("quiet pods", "lookups", lost)
+    assert (row.value, row.met) == (sum(lost), met)
+
+
 def test_candidates_take_turns() -> None:
     """A B C A B C, after a round that only warms up."""
     order: list[tuple[str, int]] = []
@@ -165,6 +176,18 @@ def test_what_cannot_be_measured_is_said_and_the_next_goes_on() -> None:
     assert rows[1].met is None
     assert rows[1].note == "dnsperf is gone; not measured"
     assert failures == ["a: dnsperf is gone"]
+
+
+def test_figures_that_cannot_be_computed_with_end_one_bench_only() -> None:
+    """A peer that cost nothing at all has no ratio."""
+
+    def nothing(_: Plan) -> Iterator[Row]:
+        yield judged("first", "µs", {OWN: [1.0] * 5, "dnsmasq": [0.0] * 5}, (Limit(1.0, "dnsmasq"),))
+
+    failures: list[str] = []
+    benches = [Bench("a", "nothing", quick=True, run=nothing)]
+    assert [row.met for row in all_rows(benches, Plan(), lambda _: None, failures)] == [None]
+    assert len(failures) == 1
 
 
 def test_without_time_left_no_other_bench_is_begun() -> None:
