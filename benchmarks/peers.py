@@ -1,7 +1,8 @@
 """The servers that are measured: how each is configured and started in the node's namespace.
 
 Owns their configuration, so that a reader can see that the comparison is fair: one worker each on the
-same core, no validation, caches larger than the question set, the same upstream. All end with their context.
+same core, no validation, caches as large as each can well have them, the same upstream. All end with
+their context.
 """
 
 from __future__ import annotations

@@ -17,17 +17,14 @@ OUTCOMES = ("answered", "nodata", "refused", "nxdomain", "servfail", "other")
 
 
 class Asked(NamedTuple):
-    """What became of a load. Latencies are of answers, in milliseconds; ``by_pod`` counts answers."""
+    """What became of a load. Latencies are of answers, in milliseconds."""
 
     sent: int
     seconds: float
     outcomes: dict[str, int]
     lost: int
-    p50_ms: float
     p99_ms: float
     max_ms: float
-    timed: int
-    sent_by_pod: Sequence[int]
     answered_by_pod: Sequence[int]
 
     @property
@@ -62,11 +59,8 @@ def _read(said: dict[str, Any]) -> Asked:
         seconds=said["seconds"],
         outcomes={name: said[name] for name in OUTCOMES},
         lost=said["sent"] - said["back"],
-        p50_ms=said["p50_us"] / 1000,
         p99_ms=said["p99_us"] / 1000,
         max_ms=said["max_us"] / 1000,
-        timed=said["timed"],
-        sent_by_pod=[each[0] for each in said["by_pod"]],
         answered_by_pod=[each[1] + each[2] for each in said["by_pod"]],
     )
 

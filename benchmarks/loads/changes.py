@@ -223,7 +223,7 @@ def memory(_plan: Plan) -> Iterator[Row]:
         "bytes",
         {OWN: a_grant},
         [Limit(400)],
-        note=f"from 50,000 to 100,000: {parts}",
+        note=f"from 50,000 to 100,000, {ADDRESSES} to a name: {parts}",
     )
 
 

@@ -95,7 +95,7 @@ def policy(name: str, app: str, domains: Iterable[str], cidrs: Iterable[str] = (
 
 
 class Site:
-    """The namespaces, while they stand; a node runs in them when ``node`` says so."""
+    """The namespaces, while they stand, and the manifests of the node that runs in them."""
 
     def __init__(self, folder: Path, pods: int) -> None:
         self.folder = folder
@@ -103,7 +103,6 @@ class Site:
         self.manifests = folder / "manifests"
         self.manifests.mkdir()
         self.questions = folder / "questions"
-        self.node: Node | None = None
 
     def write(self, name: str, *objects: Json) -> None:
         """Put a manifest into place, whole: written beside, then renamed."""
@@ -163,10 +162,8 @@ class Site:
         node = Node(folder)
         try:
             node.wait(within_s)
-            self.node = node
             yield node
         finally:
-            self.node = None
             node.stop()
 
 
@@ -241,15 +238,6 @@ class Node:
             fields = Path(f"/proc/{self.worker(name)}/stat").read_text().rsplit(") ", 1)[1].split()
             found[name] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         return found
-
-    def metric(self, name: str) -> float:
-        """Return the sum of a metric's series, as the node exposes them."""
-        fetch = "import urllib.request as u;print(u.urlopen('http://127.0.0.1:9153/metrics').read().decode())"
-        text = run(sys.executable, "-c", fetch, netns=NODE)
-        values = [
-            line.rsplit(" ", 1)[1] for line in text.splitlines() if line.split("{")[0].split(" ")[0] == name
-        ]
-        return sum(float(value) for value in values)
 
     def stop(self) -> None:
         """End it."""
