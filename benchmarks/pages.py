@@ -15,7 +15,7 @@ from benchmarks.rows import table
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE, PICTURE_FOLDER = DOCS / "performance.md", DOCS / "performance"
-BEGIN, END = "<!-- measured: begin (python -m benchmarks --write-docs writes this) -->", "<!-- measured: end -->"
+BEGIN, END = "<!-- measured: begin (benchmarks --write-docs writes this) -->", "<!-- measured: end -->"
 
 
 def section(result: Mapping[str, Any], pictures: list[str]) -> str:
