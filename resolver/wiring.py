@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from policy.authority import GrantAnswered, Hello
 from policy.compilation import Memory
+from policy.runtime import pauses
 from policy.runtime.clock import MonotonicReactor
 from policy.runtime.kinds import parse_upstream
 from policy.runtime.metrics import series_key
@@ -188,6 +189,7 @@ class Resolver:
         self._log.tell("snapshot.loaded", generation=world.generation, problems=snapshot.problems)
         now = self._reactor.seconds()
         self._do(self._core.snapshot_published(snapshot, now), now)
+        self._reactor.callLater(0, pauses.settle)
 
     def grants_answered(self, answer: GrantAnswered) -> None:
         """Hand the outcomes to whoever waits for them."""
