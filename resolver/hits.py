@@ -184,6 +184,7 @@ class Hits:
             if len(self._sources) >= MAX_SOURCES:
                 self.clear()
             known = self._sources[source] = _Source(meter)
+        known.meter = meter  # another than before for who asked before it was known to be a pod
         return known
 
     def _put(self, known: _Source, queue: deque[bytes], most: int, key: bytes, hit: Hit) -> None:

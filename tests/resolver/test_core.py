@@ -181,3 +181,14 @@ def test_who_is_no_pod_yet_waits_at_the_gate():
     (reply,) = stage.core.snapshot_published(compile_snapshot(world), 0.5)
     answered = dns.message.from_wire(reply.wire)
     assert b"pod=t/b" in answered.answer[0][0].strings
+
+
+def test_who_asked_before_it_was_known_has_prepared_replies_as_any_pod():
+    """They are given within the rate that it has as a pod, not within that of the stranger it was."""
+    core = Core(CoreSettings())
+    assert core.query_received(query("www.blocked.org"), client(), 0.0) == []
+    core.snapshot_published(compile_snapshot(WORLD), 0.5)
+    again = query("www.blocked.org", number=2)
+    assert core.hit(again, SOURCE, 5.0) is None  # a second begins the long way
+    assert core.query_received(again, client(), 5.0)
+    assert core.hit(again, SOURCE, 5.1) is not None
