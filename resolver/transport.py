@@ -8,11 +8,13 @@ leaves from the address that the query was sent to.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import struct
 from array import array
 from collections.abc import Collection
+from contextlib import suppress
 from typing import NamedTuple
 
 Control = list[tuple[int, int, bytes]]
@@ -103,16 +105,30 @@ def reply_from(address: bytes) -> Control:
 def mute(sock: Socket, sources: Collection[bytes]) -> None:
     """Have the kernel drop what these addresses send to the socket, and nothing else; none: nobody.
 
-    The last word holds, also after its process has gone; OSError if the kernel does not take it.
+    Of more than a filter can hold (4,096 instructions, and what net.core.optmem_max leaves: a few dozen IPv6
+    addresses on older kernels), as many as it can. The last word holds, also after its process has gone.
     """
     size = 16 if sock.family == socket.AF_INET6 else 4
-    program = _dropping([source for source in sources if len(source) == size], size)
-    if program is None:
+    known = [source for source in sources if len(source) == size]
+    while (program := _dropping(known, size)) is not None:
         try:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
-        except FileNotFoundError:
-            return  # there was none
-        return
+            _attach(sock, program)
+        except OSError as refused:
+            if refused.errno not in (errno.EINVAL, errno.ENOMEM):
+                raise
+            _detach(sock)  # the one before counts, until it has gone
+            known = known[: len(known) // 2]
+        else:
+            return
+    _detach(sock)
+
+
+def _detach(sock: Socket) -> None:
+    with suppress(FileNotFoundError):  # there was none
+        sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+
+
+def _attach(sock: Socket, program: bytes) -> None:
     code = array("B", program)
     address, _ = code.buffer_info()
     described = struct.pack("@HP", len(program) // _INSTRUCTION.size, address)

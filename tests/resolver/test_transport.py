@@ -134,3 +134,24 @@ def test_the_kernel_drops_what_is_muted_and_nothing_else(family):
         assert transport.drops(sock) - before == 1 + len(own)
         transport.mute(sock, frozenset())
         assert came() == own
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_of_more_than_a_filter_holds_some_are_dropped_and_nobody_else(family):
+    """Who was muted before and is not now is heard, however many others are."""
+    own = "127.0.0.2" if family == socket.AF_INET else "::1"
+    size = 4 if family == socket.AF_INET else 16
+    with socket.socket(family, socket.SOCK_DGRAM) as sock, socket.socket(family, socket.SOCK_DGRAM) as client:
+        sock.bind((own, 0))
+        client.bind((own, 0))
+        client.connect(sock.getsockname())
+        transport.mute(sock, [transport.packed(own)])
+        client.send(b"x")
+        transport.mute(sock, [number.to_bytes(size, "big") for number in range(1 << 24, (1 << 24) + 3000)])
+        client.send(b"y")
+        assert _datagram(sock)[0] == b"y"
+        transport.mute(sock, [transport.packed(own)] * 3000)
+        client.send(b"z")
+        sock.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            sock.recv(10)
