@@ -203,26 +203,26 @@ class Authority:
             return None
         limits = self.limits
         until = turn.now + min(max(request.ttl_s, 1), limits.max_ttl_s) + limits.grace_s
-        outcomes: list[Outcome] = []
+        outcomes: dict[bytes, Outcome] = dict.fromkeys(request.addresses, "denied")
         opened: list[bytes] = []
         reason = ""
-        for address in request.addresses:
+        for address in outcomes:  # once, however often it is named: a way may be hundreds of elements
             size = len(address)
             accounts = admitted.v4 if size == 4 else admitted.v6 if size == 16 else ()
             permits = access.class_at(address).permits if accounts and not access.tunnel else ()
             if not permits:
-                outcomes.append("denied")
                 reason = reason or (access.at(address).reason if accounts else _NO_ADDRESS)
             elif self._stage(turn, accounts, address, permits, name=request.name, until=until):
-                outcomes.append("realized")
+                outcomes[address] = "realized"
                 opened.append(address)
             else:
-                outcomes.append("limit")
+                outcomes[address] = "limit"
                 reason = "grant limit"
         if opened:
             turn.answers.append(Answer(admitted.tags, request.name, tuple(opened), until, turn.now))
         remaining_s = until - turn.now if opened else 0.0
-        return GrantAnswered(request.id, snapshot.generation, tuple(outcomes), remaining_s, reason)
+        said = tuple([outcomes[address] for address in request.addresses])
+        return GrantAnswered(request.id, snapshot.generation, said, remaining_s, reason)
 
     def _ways_of(self, permits: tuple[Permit, ...], size: int) -> tuple[Permitted, ...]:
         known = self._ways.get(id(permits))
@@ -254,6 +254,7 @@ class Authority:
             pair = source + address
             before = turn.new.get(source, 0)
             count = before
+            most = self.limits.per_pod - account.count
             for by in ways:
                 opening = Opening(account, address, by, name, until)
                 openings.append(opening)
@@ -266,11 +267,11 @@ class Authority:
                     opening.holding = account.find(address, by.way)
                     if opening.holding is None:
                         count += 1
+                        if count > most:
+                            return False
             if count > before:
                 total += count - before
                 new.append((source, count))
-                if account.count + count > self.limits.per_pod:
-                    return False
         if total > turn.new_total and self._ledger.count + total > self.limits.total:
             return False
         for source, count in new:

@@ -341,11 +341,12 @@ class LinkHub(Factory):
             return []
         batch: list[tuple[Link | None, GrantRequested]] = []
         others = self.elsewhere is not None and self.elsewhere.waiting > 0
-        share = max(1, REQUESTS_A_TURN // max(1, len(self.links) + others))
+        sharers = max(1, len(self.links) + others)
+        share, most = max(1, REQUESTS_A_TURN // sharers), MAX_ADDRESSES_A_TURN // sharers
         for link in list(self.links):
             taken = addresses = reports = 0
             while link.queue and link.writable and taken < share:
-                if addresses > MAX_ADDRESSES_A_TURN or reports > MAX_REPORTS_A_TURN:
+                if addresses > most or reports > MAX_REPORTS_A_TURN:
                     break
                 message = link.queue.popleft()
                 if isinstance(message, GrantRequested):

@@ -148,6 +148,16 @@ def test_a_flood_of_claims_stays_within_the_limits(tmp_path: Path) -> None:
     assert len(rig.live_now()) == 50
 
 
+def test_an_address_that_is_named_often_is_opened_once(tmp_path: Path) -> None:
+    """A request costs its different addresses; each place of it has its outcome all the same."""
+    rig = Rig(tmp_path).settled_with(POLICY)
+    rig.journal.flush()
+    answer = rig.ask("api.example.com", *["8.0.0.1"] * 1000, "127.0.0.1", "8.0.0.1")
+    assert answer.outcomes == (*["realized"] * 1000, "denied", "realized")
+    rig.journal.flush()
+    assert (tmp_path / "journal").read_text().count('"08000001"') == 1
+
+
 def test_reasons_of_one_element_are_bounded(rig: Rig) -> None:
     """Ten thousand names for one address keep as many reasons as an element may have."""
     for turn in range(100):
