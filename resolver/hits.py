@@ -30,7 +30,9 @@ MAX_MADE_PER_SOURCE = 1024
 """Prepared replies per source address, resolved ones and those made here apart: names that are not
 permitted, however many, put out only others of their kind. The oldest goes."""
 MAX_PREPARED = 131_072
-"""Prepared replies of all sources; beyond, the source with the most starts anew."""
+"""Prepared replies of all sources, a long one counted as several; beyond, who has the most starts anew."""
+UNIT_BYTES = 512
+"""Of question and reply: so many more count as one reply more. All of them stay below some 150 MB."""
 MAX_COUNTED = 8192
 """Prepared replies with lookups to record between two flushes; beyond, they take the long way."""
 STREAM = b"tcp"
@@ -85,10 +87,11 @@ class Hit:
 class _Source:
     """What is prepared for one source; the queues hold the keys of each kind, oldest first."""
 
-    __slots__ = ("entries", "made", "meter", "resolved")
+    __slots__ = ("entries", "made", "meter", "resolved", "size")
 
     def __init__(self, meter: Meter) -> None:
         self.entries: dict[bytes, Hit] = {}
+        self.size = 0
         self.resolved: deque[bytes] = deque()
         self.made: deque[bytes] = deque()
         self.meter = meter
@@ -104,6 +107,7 @@ class Hits:
         self._counted: list[Hit] = []
 
     def __len__(self) -> int:
+        """How many are prepared, as ``MAX_PREPARED`` counts them."""
         return self._size
 
     def hit(self, wire: bytes, source: bytes, now: float) -> bytes | None:
@@ -188,19 +192,26 @@ class Hits:
         return known
 
     def _put(self, known: _Source, queue: deque[bytes], most: int, key: bytes, hit: Hit) -> None:
-        if key not in known.entries:
+        before = known.entries.get(key)
+        if before is not None:
+            self._resize(known, -_cost(key, before))
+        else:
             if len(queue) >= most:
-                del known.entries[queue.popleft()]
-                self._size -= 1
-            elif self._size >= MAX_PREPARED:
-                self._drop_largest()
+                oldest = queue.popleft()
+                self._resize(known, -_cost(oldest, known.entries.pop(oldest)))
             queue.append(key)
-            self._size += 1
         known.entries[key] = hit
+        self._resize(known, _cost(key, hit))
+        if self._size > MAX_PREPARED:
+            self._drop_largest()
+
+    def _resize(self, known: _Source, growth: int) -> None:
+        known.size += growth
+        self._size += growth
 
     def _drop_largest(self) -> None:
         largest = max(self._sources.values(), key=_size)
-        self._size -= len(largest.entries)
+        self._resize(largest, -largest.size)
         largest.entries.clear()
         largest.resolved.clear()
         largest.made.clear()
@@ -216,5 +227,9 @@ def folded(message: bytes) -> bytes:
     return message[2:12] + message[12:end].lower() + message[end:]
 
 
+def _cost(key: bytes, hit: Hit) -> int:
+    return 1 + (len(key) + len(hit.tail)) // UNIT_BYTES
+
+
 def _size(source: _Source) -> int:
-    return len(source.entries)
+    return source.size

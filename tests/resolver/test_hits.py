@@ -16,6 +16,7 @@ from resolver.hits import (
     MAX_REPLY_BYTES,
     MAX_RESOLVED_PER_SOURCE,
     STREAM,
+    UNIT_BYTES,
     Hit,
     Hits,
 )
@@ -164,6 +165,29 @@ def test_all_sources_together_are_bounded():
         assert len(hits) <= MAX_PREPARED
     assert len(hits) > MAX_PREPARED - 2 * MAX_RESOLVED_PER_SOURCE
     assert hits.hit(QUERY, SOURCE, 0.0) is not None
+
+
+def test_long_replies_count_as_several():
+    """However long they are, all of them hold a bounded number of octets; what is replaced counts no more."""
+    hits, meter = Hits(60), Meter()
+    meter.left, meter.window_end = 1 << 40, 1e9
+    long = Hit(QUERY.ljust(MAX_REPLY_BYTES, b"\x00"), (), ALWAYS, ALWAYS, [0])
+    short = Hit(QUERY, (), ALWAYS, ALWAYS, [0])
+    streams = [Client(b"\x0b\x00\x00" + bytes((n,)), 4000, CLIENT.aimed, "tcp", 1) for n in range(10)]
+    for stream in streams:
+        for each in range(MAX_RESOLVED_PER_SOURCE):
+            hits.prepare_resolved(numbered(each), stream, meter, long)
+        assert len(hits) <= MAX_PREPARED
+    found = [
+        hits.hit(numbered(each), stream.source + STREAM, 0.0) is not None
+        for stream in streams
+        for each in range(MAX_RESOLVED_PER_SOURCE)
+    ]
+    assert found.count(True) * MAX_REPLY_BYTES <= MAX_PREPARED * UNIT_BYTES
+    for stream in streams:
+        for each in range(2 * MAX_RESOLVED_PER_SOURCE):
+            hits.prepare_resolved(numbered(each), stream, meter, short)
+    assert len(hits) == len(streams) * MAX_RESOLVED_PER_SOURCE
 
 
 def test_what_is_long_is_not_kept():
