@@ -94,18 +94,18 @@ class Lookups(Generic[Waiter]):
         try:
             answer = read_answer(wire, asked.name, asked.qtype, signed=asked.signed)
         except UpstreamRefusal:
-            return pending.waiters, self._fail(pending, NO_REACHABLE_AUTHORITY, now)
+            return _waiters(pending), self._fail(pending, NO_REACHABLE_AUTHORITY, now)
         except WireError:
-            return pending.waiters, self._fail(pending, NETWORK_ERROR, now)
+            return _waiters(pending), self._fail(pending, NETWORK_ERROR, now)
         cached = self.cache.put(asked.key, answer, pending.owner, now, self.settings.max_ttl_s)
-        return pending.waiters, cached
+        return _waiters(pending), cached
 
     def failed(self, ident: int, ede: int, now: float) -> tuple[list[Waiter], Cached | None]:
         """Take the news that no upstream answered (22) or could be spoken to (23)."""
         pending = self._take(ident)
         if pending is None:
             return [], None
-        return pending.waiters, self._fail(pending, ede, now)
+        return _waiters(pending), self._fail(pending, ede, now)
 
     def _fail(self, pending: Pending[Waiter], ede: int, now: float) -> Cached:
         return self.cache.put_failure(pending.asked.key, ede, pending.owner, now)
@@ -116,3 +116,9 @@ class Lookups(Generic[Waiter]):
             pending.due_at = NEVER
             del self._by_key[pending.asked.key]
         return pending
+
+
+def _waiters(pending: Pending[Waiter]) -> list[Waiter]:
+    """Take them out: what has ended may stay among the deadlines for as long as an earlier one waits."""
+    waiters, pending.waiters = pending.waiters, []
+    return waiters
