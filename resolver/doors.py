@@ -15,6 +15,7 @@ from policy.runtime.clock import MonotonicReactor
 from resolver import transport
 from resolver.effects import Client
 from resolver.listener import Hit, Received, UdpListener
+from resolver.queues import Owner
 from resolver.stream_listener import StreamListener
 
 
@@ -28,12 +29,14 @@ class Doors:
         *,
         hit: Hit,
         received: Received,
+        owner: Callable[[bytes], Owner],
         broken: Callable[[Failure], None],
     ) -> None:
         self._reactor = reactor
         self._streams = streams
         self._hit = hit
         self._received = received
+        self._owner = owner
         self._broken = broken
         self._socks: dict[str, transport.Socket] = {}
         self._udp: dict[int, UdpListener] = {}
@@ -111,6 +114,7 @@ class Doors:
             self._last_index,
             hit=self._hit,
             received=self._received,
+            owner=self._owner,
             broken=self._broken,
         )
         self._udp[self._last_index] = listener

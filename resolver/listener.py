@@ -20,6 +20,7 @@ from resolver.batches import MOST, Batch, batch_of
 from resolver.effects import Client
 from resolver.messages import MAX_QUERY_BYTES
 from resolver.muting import loudest
+from resolver.queues import Owner
 
 READ_BYTES = MAX_QUERY_BYTES + 1
 """One octet more than a query may have, so that a longer one is seen to be one (FORMERR)."""
@@ -39,7 +40,8 @@ class UdpListener:
     """Reads one UDP socket; ``index`` is the ``via`` of its clients.
 
     ``hit(wire, packed source, now)`` returns the reply or None; ``received(wire, client, now)``
-    takes what is no hit. ``broken`` hears of an exception that ended the reading.
+    takes what is no hit; ``owner`` says whose a source is, as for ``Intake``. ``broken`` hears of an
+    exception that ended the reading.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class UdpListener:
         *,
         hit: Hit,
         received: Received,
+        owner: Callable[[bytes], Owner],
         broken: Callable[[Failure], None],
     ) -> None:
         self._reactor = reactor
@@ -57,6 +60,7 @@ class UdpListener:
         self._index = index
         self._hit = hit
         self._received = received
+        self._owner = owner
         self._broken = broken
         self._sources: dict[str, bytes] = {}
         self._aims: dict[bytes, transport.Aim] = {}
@@ -179,7 +183,7 @@ class UdpListener:
         """A turn was not enough: from the second in a row on, the kernel drops what the loudest send."""
         heard, self._heard = self._heard, {}
         if heard is not None:
-            self._loud |= loudest(heard)
+            self._loud |= loudest(heard, self._owner)
             self.mute(self._muted)
 
     def _caught_up(self) -> None:

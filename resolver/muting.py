@@ -3,12 +3,12 @@
 Owns which clients are muted. Never attaches a filter (``transport``), never lets a question go (``queues``).
 Invariants: for its queue only a pod is muted whose own is long, and it is heard again before that is
 empty, so that it never has less than its turn; strangers, who can write any source address, are not.
-For what a socket holds, who asks little is never muted.
+For what a socket holds, who asks little is never muted, and nobody because strangers have many addresses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from resolver.queues import Owner, Queues
 
@@ -48,9 +48,13 @@ class Muting:
         return self.sources != before
 
 
-def loudest(heard: Mapping[bytes, int]) -> frozenset[bytes]:
-    """Return the sources that asked as much as the mean or more, of how often each was heard in a turn."""
-    mean = sum(heard.values()) / max(1, len(heard))
+def loudest(heard: Mapping[bytes, int], owner: Callable[[bytes], Owner]) -> frozenset[bytes]:
+    """Return the sources that asked as much as the mean client or more, of how often each was heard.
+
+    Strangers are one client: a thousand addresses that one of them writes make no pod a loud one.
+    """
+    clients = {who if isinstance(who, str) else b"" for who in map(owner, heard)}
+    mean = sum(heard.values()) / max(1, len(clients))
     loud = sorted(
         (source for source in heard if heard[source] >= max(LEAST_LOUD, mean)), key=heard.__getitem__
     )

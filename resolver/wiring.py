@@ -114,7 +114,12 @@ class Resolver:
             hit=self._core.hit,
         )
         self._doors = Doors(
-            reactor, self._streams, hit=self._core.hit, received=self._intake.received, broken=broken
+            reactor,
+            self._streams,
+            hit=core.hit,
+            received=self._intake.received,
+            owner=core.owner,
+            broken=broken,
         )
         self._intake.mute = self._doors.mute
         self._link = Link(reactor, f"{settings.runtime_dir}/authority.sock", version, self, number)

@@ -20,7 +20,12 @@ class Inside:
         self.received = []
         streams = StreamListener(reactor, self.take, lambda via, now: None, 64)
         self.doors = Doors(
-            reactor, streams, hit=lambda *_: None, received=self.take, broken=self.received.append
+            reactor,
+            streams,
+            hit=lambda *_: None,
+            received=self.take,
+            owner=transport.text,
+            broken=self.received.append,
         )
 
     def take(self, wire, client, now):

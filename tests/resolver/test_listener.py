@@ -25,6 +25,10 @@ class Echo:
         self.received = []
         self.closed = []
         self.broken = []
+        self.strangers = set()
+
+    def owner(self, source):
+        return source if transport.text(source) in self.strangers else transport.text(source)
 
     def hit(self, wire, source, now):
         return self.hits.get((wire, source))
@@ -45,7 +49,9 @@ def udp(reactor, request):
         sock.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", 0))
         sock.settimeout(0)
         echo = Echo()
-        listener = UdpListener(reactor, sock, 3, hit=echo.hit, received=echo.take, broken=echo.broken.append)
+        listener = UdpListener(
+            reactor, sock, 3, hit=echo.hit, received=echo.take, owner=echo.owner, broken=echo.broken.append
+        )
         assert listener._batch is not None
         if request.param == "singly":
             listener._batch = None
@@ -128,6 +134,27 @@ def test_more_than_is_read_mutes_the_loudest_until_the_socket_is_empty(reactor, 
         reactor.iterate(0)
         loud.send(b"heard again")
         reactor.spin(lambda: echo.received[-1][0] == b"heard again")
+
+
+def test_strangers_of_many_addresses_mute_no_pod(reactor, udp):
+    """However many they write, each asking once, a pod that asks a few times is not the loud one."""
+    listener, port, echo = udp()
+    listener.datagrams_per_turn = 64
+    addresses = [f"127.0.2.{number}" for number in range(1, 201)]
+    echo.strangers.update(addresses)
+    with contextlib.ExitStack() as opened:
+        pod = opened.enter_context(client_socket("127.0.0.1", port))
+        for number, address in enumerate(addresses):
+            stranger = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            stranger.bind((address, 0))
+            stranger.sendto(b"flood", ("127.0.0.1", port))
+            if number % 10 == 0:
+                pod.send(b"a few")
+        listener.doRead()
+        listener.doRead()
+        pod.send(b"heard")
+        assert listener.take_drops() == 0
+        reactor.spin(lambda: echo.received[-1][0] == b"heard")
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
