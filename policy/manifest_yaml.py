@@ -116,7 +116,7 @@ def _read_chunk(
     file: str, number: int, chunk: str, first_line: int, budget: Budget
 ) -> Iterator[tuple[Document | None, Report]]:
     report = Report(file, number)
-    value = _plain_json(chunk.removeprefix("---"))
+    value = _plain_json(chunk[3:] if chunk.startswith(("--- ", "---\n")) else chunk)
     if value is not None:
         yield Document(file, number, value), report
         return

@@ -39,7 +39,7 @@ def _as_yaml(text: str) -> tuple[list[tuple[int, object, bool]], tuple[object, .
 
 
 @settings(max_examples=400)
-@given(WRITTEN | MADE_UP, st.sampled_from(["", "---\n", "\n", "--- "]))
+@given(WRITTEN | MADE_UP, st.sampled_from(["", "---\n", "\n", "--- ", "---"]))
 def test_json_is_read_as_yaml_reads_it(text: str, before: str) -> None:
     """Values, damage and findings are the same, whichever way a text is read (but for where a text ends)."""
     documents, findings = read_documents("f", before + text)
