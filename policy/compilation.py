@@ -112,7 +112,14 @@ class Memory:
             self._settings = settings
 
     def compile(self, world: World) -> Compiled:
-        """Compile a world. ``ValueError`` only for bad settings."""
+        """Compile a world. ``ValueError`` only for bad settings; what follows any error is compiled anew."""
+        try:
+            return self._compile(world)
+        except BaseException:
+            self._settings = ()  # half of this world is remembered: the next begins without
+            raise
+
+    def _compile(self, world: World) -> Compiled:
         self._begin(world)
         roster, topmost = self._roster, self._topmost
         if (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -166,6 +167,23 @@ def test_pods_as_a_destination_are_looked_up_again() -> None:
     for pods, is_open in (((pod,), False), ((pod, there), True), ((pod,), False)):
         snapshot = compile_snapshot(msgspec.structs.replace(world, pods=pods), memory)
         assert snapshot.decide(pod, None, to_packed("10.0.0.2"), "tcp", 443).permitted is is_open
+
+
+def test_a_world_that_could_not_be_compiled_leaves_nothing_behind() -> None:
+    """A policy that went with it permits nothing in the worlds after it."""
+    rule = Rule(
+        name="r", action="permit", destinations=(Destination(kind="public"),), web_groups=("example.com",)
+    )
+    good = Policy(namespace="ns", name="m", kind="FirewallPolicy", rules=(rule,))
+    bad = msgspec.structs.replace(good, name="\ud800")
+    pod = Pod(namespace="ns", name="p", uid="u", addresses=("10.0.0.1",))
+    memory = Memory()
+    world = World(generation=1, pods=(pod,), policies=(good,))
+    assert compile_snapshot(world, memory).access(pod, "example.com").resolvable
+    with pytest.raises(UnicodeEncodeError):
+        compile_snapshot(msgspec.structs.replace(world, policies=(bad,)), memory)
+    without = msgspec.structs.replace(world, policies=())
+    assert not compile_snapshot(without, memory).access(pod, "example.com").resolvable
 
 
 def test_what_did_not_change_is_the_same() -> None:
