@@ -61,6 +61,7 @@ setup(
 CONFIG = """
 [mypy]
 python_version = {version}
+python_executable = {python}
 ignore_missing_imports = True
 follow_imports = silent
 follow_imports_for_stubs = True
@@ -82,7 +83,10 @@ def build(names: list[str], folder: Path) -> None:
         for package in ("policy", "resolver", "enforcer"):
             shutil.copytree(ROOT / package, work / package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        (work / "mypy.ini").write_text(CONFIG.format(version=version))
+        python = folder.parents[2] / "bin" / "python"  # whose packages' types are looked at
+        (work / "mypy.ini").write_text(
+            CONFIG.format(version=version, python=python if python.exists() else sys.executable)
+        )
         (work / "setup.py").write_text(SETUP.format(paths=["--config-file=mypy.ini", *paths]))
         done = subprocess.run(
             [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", "out"],
@@ -118,7 +122,7 @@ def _replace(made: Path, target: Path) -> None:
 def main() -> int:
     """Build what is not fresh; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--into", type=Path, default=Path(sysconfig.get_path("platlib")))
+    parser.add_argument("--into", type=Path, default=Path(sysconfig.get_path("platlib")).absolute())
     parser.add_argument("--print", action="store_true", help="only say whether they are compiled")
     given = parser.parse_args()
     sys.path[:0] = [str(given.into), str(ROOT)]

@@ -19,7 +19,7 @@ from enforcer.asked import Found, Request
 from enforcer.blocked import BlockedRecords, Refused
 from enforcer.elements import grant_keys
 from enforcer.identity import Identity
-from enforcer.ledger import Opening
+from enforcer.ledger import opening_of
 from enforcer.sharing.cluster.view import View
 from enforcer.sharing.nodes.remote import TICK_S, Remote
 from enforcer.sharing.publishing.ledger import RedisLedger
@@ -235,7 +235,7 @@ class SharingNode:
         permit = Permit("tcp", *ports, f"obot-mcp/{policy}", "allow")
         reason = Reason(name, permit.policy, permit.rule)
         openings = [
-            Opening(account, key, packed, reason, now + lasts_s)
+            opening_of(account, key, reason, now + lasts_s)
             for key in grant_keys(account.identity.source, packed, permit)
         ]
         self.ledger.adopt(openings, now)
