@@ -12,6 +12,7 @@ the modules are compiled here and now.
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("policy", "resolver", "enforcer")
 SETUP = """
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -80,7 +82,7 @@ def build(names: list[str], folder: Path) -> None:
     paths = [f"{name.replace('.', '/')}.py" for name in names]
     with tempfile.TemporaryDirectory(prefix="nameward-compile-") as place:
         work = Path(place)
-        for package in ("policy", "resolver", "enforcer"):
+        for package in PACKAGES:
             shutil.copytree(ROOT / package, work / package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         python = folder.parents[2] / "bin" / "python"  # whose packages' types are looked at
@@ -94,18 +96,32 @@ def build(names: list[str], folder: Path) -> None:
         )  # fmt: skip
         if done.returncode != 0:
             raise SystemExit(f"compile: mypyc failed\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
-        digests = {name: _digest(work / path) for name, path in zip(names, paths, strict=True)}
         made = work / "out"
         (made / "__init__.py").write_text(
-            f'"""Made by deploy/compile.py; policy.build reads it."""\n\nSOURCES = {digests!r}\n'
+            '"""Made by deploy/compile.py; policy.build reads it."""\n\n'
+            f"SOURCES = {_digests(names)!r}\nNEIGHBOURS = {_digests(neighbours(names))!r}\n"
         )
         _replace(made, folder / "nameward_compiled")
 
 
-def _digest(path: Path) -> str:
+def neighbours(names: list[str]) -> list[str]:
+    """The modules of ours that the compiled ones import: their types and constants are compiled in as well."""
+    found: set[str] = set()
+    for name in names:
+        for node in ast.walk(ast.parse(_path(name).read_bytes())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found.update((node.module, *(f"{node.module}.{each.name}" for each in node.names)))
+    return sorted(each for each in found - set(names) if each.split(".")[0] in PACKAGES and _path(each).is_file())
+
+
+def _path(name: str) -> Path:
+    return ROOT / f"{name.replace('.', '/')}.py"
+
+
+def _digests(names: list[str]) -> dict[str, str]:
     from policy.build import digest
 
-    return digest(path.read_bytes())
+    return {name: digest(_path(name).read_bytes()) for name in names}
 
 
 def _replace(made: Path, target: Path) -> None:

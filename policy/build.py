@@ -2,7 +2,7 @@
 
 Owns the choice, made once, when ``policy`` is first imported, for all three packages alike: a compiled
 module must never meet the source of another. Never compiles (``deploy/compile.py``). Invariant: compiled
-code runs only if each source beside it is byte for byte what was compiled.
+code runs only if each source beside it, and each that those import, is byte for byte what it was then.
 
 ``NAMEWARD_PURE=1`` in the environment runs the sources.
 """
@@ -34,10 +34,11 @@ def _find() -> tuple[Path, dict[str, str]] | None:
     except ImportError:
         return None
     sources: dict[str, str] = built.SOURCES
+    neighbours: dict[str, str] | None = getattr(built, "NEIGHBOURS", None)
     folder = Path(built.__path__[0])
-    if not _library(folder).is_file():
-        return None  # made for another Python
-    for name, known in sources.items():
+    if neighbours is None or not _library(folder).is_file():
+        return None  # made by another release, or for another Python
+    for name, known in (sources | neighbours).items():
         try:
             source = (_ROOT / f"{name.replace('.', '/')}.py").read_bytes()
         except OSError:

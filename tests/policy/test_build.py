@@ -26,11 +26,13 @@ def said(path: Path, **env: str) -> str:
     return done.stdout.strip()
 
 
-def made(folder: Path, sources: dict[str, str], *, library: bool = True) -> Path:
+def made(
+    folder: Path, sources: dict[str, str], neighbours: dict[str, str] | None = None, *, library: bool = True
+) -> Path:
     """A build of those digests; its library is no library, so that loading it fails loudly."""
     package = folder / "nameward_compiled"
     package.mkdir()
-    (package / "__init__.py").write_text(f"SOURCES = {sources!r}\n")
+    (package / "__init__.py").write_text(f"SOURCES = {sources!r}\nNEIGHBOURS = {neighbours or {}!r}\n")
     if library:
         (package / f"nameward__mypyc{EXTENSION_SUFFIXES[0]}").write_bytes(b"")
     return folder
@@ -49,6 +51,18 @@ def test_a_source_that_was_edited_is_what_runs(tmp_path):
     fresh = {name: build.digest((ROOT / f"{name.replace('.', '/')}.py").read_bytes()) for name in NAMES}
     stale = fresh | {NAMES[-1]: build.digest(b"as it was")}
     assert said(made(tmp_path, stale)) == "None"
+
+
+def test_what_a_compiled_module_imports_counts_too(tmp_path):
+    """The types of its neighbours are compiled into it."""
+    assert said(made(tmp_path, {}, {"policy.world": build.digest(b"as it was")})) == "None"
+
+
+def test_a_build_of_another_release_is_not_used(tmp_path):
+    """It may say less about itself than this release asks."""
+    made(tmp_path, {})
+    (tmp_path / "nameward_compiled" / "__init__.py").write_text("SOURCES = {}\n")
+    assert said(tmp_path) == "None"
 
 
 def test_a_module_that_is_no_more_is_not_run(tmp_path):
