@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import tomllib
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.image.containers import Image
 pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[2]
+COMPILED_MODULES = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["nameward"]["compiled"]
 PYTHON = "/opt/nameward/.venv/bin/python"
 UNWANTED = (
     "apt", "apt-get", "dpkg", "dpkg-query", "cc", "gcc", "ld", "make", "perl", "pip", "pip3", "curl", "wget",
@@ -82,6 +84,12 @@ def test_every_module_of_ours_starts(image: Image) -> None:
     inside(image, PYTHON, "-W", "error", "-c", code, *modules)
     commands = set(re.findall(r"^  ([a-z]+)  ", inside(image, *image.entrypoint, "--help"), re.MULTILINE))
     assert {"node", "enforcer", "resolver", "controller", "health", "uninstall", "status"} <= commands
+
+
+def test_the_hot_modules_run_compiled(image: Image) -> None:
+    """What mypyc made of them fits the sources and the Python of the image."""
+    said = inside(image, PYTHON, "-c", "from policy.build import COMPILED; print(*sorted(COMPILED or ()))")
+    assert said.split() == sorted(COMPILED_MODULES)
 
 
 def test_python_is_compiled_already(image: Image) -> None:
