@@ -23,6 +23,8 @@ from policy.snapshot import Snapshot
 _NO_ADDRESS = "the pod has no address of that family"
 MAX_WAYS = 1024
 """Different permits of which the ways are remembered."""
+MAX_OPENINGS_A_TURN = 8192
+"""A permit of many ports is hundreds of elements an address: beyond so many, requests wait for a turn."""
 MAX_NAME_CHARS = 1024
 """Longest presentation form of a name: 255 octets, each escaped as ``\\DDD``."""
 
@@ -126,7 +128,7 @@ class Authority:
     def answer(
         self, requests: Sequence[GrantRequested], now: float
     ) -> tuple[list[Decided], list[GrantRequested]]:
-        """Decide a batch in one transaction. Returns what is decided, and what has to wait for its pod.
+        """Decide a batch in one transaction. Returns what is decided, and what waits: for its pod, or a turn.
 
         If the kernel refuses the batch, each request is tried alone, so that one refusal is
         one request's.
@@ -135,7 +137,8 @@ class Authority:
         decided: list[Decided] = []
         waiting: list[GrantRequested] = []
         for request in requests:
-            answer = self._decide(request, turn)
+            is_full = len(turn.openings) >= MAX_OPENINGS_A_TURN
+            answer = None if is_full else self._decide(request, turn)
             if answer is None:
                 waiting.append(request)
             else:

@@ -54,6 +54,7 @@ MAX_WAITING_ELSEWHERE = 64
 WAIT_S = 0.9
 """How long a request may wait for its pod to be admitted: less than a reply is held."""
 RETRY_S = 0.05
+_LATE = "the pod is not admitted yet, or more is asked than a node can open"
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -288,8 +289,8 @@ class LinkHub(Factory):
         self._woken = False
         now = self._reactor.seconds()
         waited, self._waiting = self._waiting, []
-        batch = [_Waiting(now + WAIT_S, link, request) for link, request in self._take()]
-        batch += [each for each in waited if each.until > now and self._is_heard(each)]
+        batch = [each for each in waited if each.until > now and self._is_heard(each)]
+        batch += [_Waiting(now + WAIT_S, link, request) for link, request in self._take()]
         asked = {id(each.request): each for each in batch}
         decided, waiting = self._authority.answer([each.request for each in batch], now)
         late = [each.request for each in waited if each.until <= now]
@@ -301,7 +302,7 @@ class LinkHub(Factory):
                 self._waiting.append(asked[id(request)])
             else:
                 late.append(request)
-        decided += [self._authority.refuse(request, "the pod is not admitted yet") for request in late]
+        decided += [self._authority.refuse(request, _LATE) for request in late]
         self._turn_done()
         asked.update((id(each.request), each) for each in waited)
         self._answer([(asked[id(done.request)].link, done) for done in decided])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from enforcer.authority import MAX_OPENINGS_A_TURN
 from policy.addresses import to_packed
 from tests.enforcer.rig import API, GRACE_S, OTHER, TTL_S, A, B, Rig, permit, policy
 
@@ -175,6 +176,21 @@ def test_a_request_for_a_pod_that_is_not_admitted_waits(tmp_path: Path) -> None:
     rig.run_threads()
     decided, waiting = rig.authority.answer(waiting, rig.clock())
     assert decided[0].answer.outcomes == ("realized",)
+
+
+def test_a_turn_opens_a_bounded_number_of_elements(tmp_path: Path) -> None:
+    """A permit of many ports is hundreds of elements an address: the rest waits, nothing is lost."""
+    wide = permit("*.example.org", first=1, last=65534, name="wide")
+    rig = Rig(tmp_path, per_pod=100_000, total=100_000).settled_with(policy(wide))
+    waiting = [rig.request(f"h{i}.example.org", f"8.0.{i}.1", f"8.0.{i}.2") for i in range(60)]
+    turns = 0
+    while waiting:
+        before = rig.ledger.count
+        decided, waiting = rig.authority.answer(waiting, rig.clock())
+        assert {each.answer.outcomes for each in decided} == {("realized", "realized")}
+        assert 0 < rig.ledger.count - before < MAX_OPENINGS_A_TURN + 600
+        turns += 1
+    assert turns > 2
 
 
 def test_ranges_and_any_port_are_opened(tmp_path: Path) -> None:
