@@ -54,7 +54,6 @@ MAX_WAITING_ELSEWHERE = 64
 WAIT_S = 0.9
 """How long a request may wait for its pod to be admitted: less than a reply is held."""
 RETRY_S = 0.05
-_LATE = "the pod is not admitted yet, or more is asked than a node can open"
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -302,7 +301,7 @@ class LinkHub(Factory):
                 self._waiting.append(asked[id(request)])
             else:
                 late.append(request)
-        decided += [self._authority.refuse(request, _LATE) for request in late]
+        decided += [self._authority.refuse(request, "no pod yet, or too much is asked") for request in late]
         self._turn_done()
         asked.update((id(each.request), each) for each in waited)
         self._answer([(asked[id(done.request)].link, done) for done in decided])
