@@ -45,7 +45,7 @@ def run(config_path, sockets):
             orphan.write(str(orphaned()))
     while True:
         if "pulse" in sockets and sockets["pulse"].recv(16):
-            sockets["pulse"].send(os.pread(says, 500, 0))
+            sockets["pulse"].send(os.pread(says, 500, 0) or b"-")  # nothing would be the end of it
         signal.sigtimedwait([], 0.05)
 
 def orphaned():
