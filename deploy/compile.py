@@ -85,7 +85,7 @@ def build(names: list[str], folder: Path) -> None:
         for package in PACKAGES:
             shutil.copytree(ROOT / package, work / package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        python = folder.parents[2] / "bin" / "python"  # whose packages' types are looked at
+        python = folder / "../../../bin/python"  # whose packages' types are looked at; a link, as it is
         (work / "mypy.ini").write_text(
             CONFIG.format(version=version, python=python if python.exists() else sys.executable)
         )
@@ -99,29 +99,31 @@ def build(names: list[str], folder: Path) -> None:
         made = work / "out"
         (made / "__init__.py").write_text(
             '"""Made by deploy/compile.py; policy.build reads it."""\n\n'
-            f"SOURCES = {_digests(names)!r}\nNEIGHBOURS = {_digests(neighbours(names))!r}\n"
+            f"SOURCES = {_digests(names, work)!r}\nNEIGHBOURS = {_digests(neighbours(names, work), work)!r}\n"
         )
         _replace(made, folder / "nameward_compiled")
 
 
-def neighbours(names: list[str]) -> list[str]:
+def neighbours(names: list[str], root: Path) -> list[str]:
     """The modules of ours that the compiled ones import: their types and constants are compiled in as well."""
     found: set[str] = set()
     for name in names:
-        for node in ast.walk(ast.parse(_path(name).read_bytes())):
+        for node in ast.walk(ast.parse(_path(name, root).read_bytes())):
             if isinstance(node, ast.ImportFrom) and node.module:
                 found.update((node.module, *(f"{node.module}.{each.name}" for each in node.names)))
-    return sorted(each for each in found - set(names) if each.split(".")[0] in PACKAGES and _path(each).is_file())
+    ours = (each for each in found - set(names) if each.split(".")[0] in PACKAGES)
+    return sorted(each for each in ours if _path(each, root).is_file())
 
 
-def _path(name: str) -> Path:
-    return ROOT / f"{name.replace('.', '/')}.py"
+def _path(name: str, root: Path) -> Path:
+    return root / f"{name.replace('.', '/')}.py"
 
 
-def _digests(names: list[str]) -> dict[str, str]:
+def _digests(names: list[str], root: Path) -> dict[str, str]:
+    """Digests of the copies that were compiled: somebody may have edited a source meanwhile."""
     from policy.build import digest
 
-    return {name: digest(_path(name).read_bytes()) for name in names}
+    return {name: digest(_path(name, root).read_bytes()) for name in names}
 
 
 def _replace(made: Path, target: Path) -> None:
@@ -138,10 +140,11 @@ def _replace(made: Path, target: Path) -> None:
 def main() -> int:
     """Build what is not fresh; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--into", type=Path, default=Path(sysconfig.get_path("platlib")).absolute())
+    parser.add_argument("--into", type=Path, default=Path(sysconfig.get_path("platlib")))
     parser.add_argument("--print", action="store_true", help="only say whether they are compiled")
     given = parser.parse_args()
-    sys.path[:0] = [str(given.into), str(ROOT)]
+    into = given.into.absolute()
+    sys.path[:0] = [str(into), str(ROOT)]
     from policy import build as found
 
     names = modules()
@@ -150,7 +153,7 @@ def main() -> int:
         print("compiled" if is_fresh else "pure Python")
         return 0 if is_fresh else 1
     if not is_fresh:
-        build(names, given.into)
+        build(names, into)
     return 0
 
 

@@ -162,11 +162,6 @@ def live_twin(name: str) -> str:
     return name.replace("grants", "live", 1)
 
 
-def grant_twin(name: str) -> str:
-    """``live_block4`` → ``grants_block4``."""
-    return name.replace("live", "grants", 1)
-
-
 GRANT_SETS = tuple(
     f"grants{s}{v}" for v in "46" for s in ("", *(f"_{b}" for b in BLOCK_SIZES), "_protocol", "_all")
 )

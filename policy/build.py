@@ -57,7 +57,11 @@ def _load(folder: Path) -> None:
     spec = importlib.util.spec_from_file_location(_LIBRARY, _library(folder))
     if spec is None or spec.loader is None:
         raise ImportError(f"{_library(folder)} is no extension module")
-    library = importlib.util.module_from_spec(spec)
+    try:
+        library = importlib.util.module_from_spec(spec)
+    except ImportError as error:
+        said = f"{error}; build it anew (deploy/compile.py), or run the sources with NAMEWARD_PURE=1"
+        raise ImportError(said, path=spec.origin) from error
     sys.modules[_LIBRARY] = library
     spec.loader.exec_module(library)
 

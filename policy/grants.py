@@ -7,7 +7,7 @@ a clock; ``now`` and ``until`` are seconds of the same monotonic clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 
@@ -30,14 +30,6 @@ def joined(left: Reasons, right: Reasons) -> dict[Reason, float]:
         if until > both.get(reason, float("-inf")):
             both[reason] = until
     return both
-
-
-def all_joined(many: Iterable[Reasons]) -> dict[Reason, float]:
-    """Return the reasons of all, each until the latest of its instants."""
-    total: dict[Reason, float] = {}
-    for reasons in many:
-        total = joined(total, reasons)
-    return total
 
 
 def lasts_until(reasons: Reasons) -> float:

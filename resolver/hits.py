@@ -31,6 +31,8 @@ MAX_MADE_PER_SOURCE = 1024
 permitted, however many, put out only others of their kind. The oldest goes."""
 MAX_PREPARED = 131_072
 """Prepared replies of all sources, a long one counted as several; beyond, who has the most starts anew."""
+ROOM = 1024
+"""What that frees at least: else each reply more would look through all sources."""
 UNIT_BYTES = 512
 """Of question and reply: so many more count as one reply more. All of them stay below some 150 MB."""
 MAX_COUNTED = 8192
@@ -203,18 +205,20 @@ class Hits:
         known.entries[key] = hit
         self._resize(known, _cost(key, hit))
         if self._size > MAX_PREPARED:
-            self._drop_largest()
+            self._make_room()
 
     def _resize(self, known: _Source, growth: int) -> None:
         known.size += growth
         self._size += growth
 
-    def _drop_largest(self) -> None:
-        largest = max(self._sources.values(), key=_size)
-        self._resize(largest, -largest.size)
-        largest.entries.clear()
-        largest.resolved.clear()
-        largest.made.clear()
+    def _make_room(self) -> None:
+        for largest in sorted(self._sources.values(), key=_size, reverse=True):
+            if self._size <= MAX_PREPARED - ROOM:
+                break
+            self._resize(largest, -largest.size)
+            largest.entries.clear()
+            largest.resolved.clear()
+            largest.made.clear()
 
 
 def folded(message: bytes) -> bytes:

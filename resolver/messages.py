@@ -40,7 +40,6 @@ RRSIG: Final = 46
 SVCB: Final = 64
 HTTPS: Final = 65
 IXFR: Final = 251
-AXFR: Final = 252
 ANY: Final = 255
 IN: Final = 1
 NOTIFY: Final = 4

@@ -117,7 +117,7 @@ class _Slot:
 
 
 class Send(NamedTuple):
-    """Send this attempt's wire to its upstream, by a fresh socket or the upstream's stream."""
+    """Send this attempt's wire to its upstream, from a fresh port or by the upstream's stream."""
 
     attempt: Attempt
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.demo import places, prerequisites
-from enforcer.demo.failure import CannotRunHereError
-from enforcer.demo.lab import running
+from enforcer.demo import places
 from enforcer.demo.processes import run
-from enforcer.demo.scenes import Stage, set_stage
+from enforcer.demo.scenes import Stage
+from tests.lab.staged import staged
 
 HERE = Path(__file__).parent
 RESOLV_CONF = f"""nameserver {places.CLUSTER_DNS}
@@ -27,13 +26,7 @@ InPod = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="session")
 def stage() -> Iterator[Stage]:
     """A whole lab with ``nameward node`` enforcing."""
-    try:
-        prerequisites.require()
-    except CannotRunHereError as error:
-        pytest.skip(str(error))
-    with running(enforced=False) as lab:
-        made = set_stage(lab)
-        lab.ward.start()
+    with staged(starts=True) as made:
         yield made
 
 

@@ -13,15 +13,13 @@ from pathlib import Path
 
 import dns.message
 import pytest
-import yaml
 
-from enforcer.demo import places, prerequisites
-from enforcer.demo.failure import CannotRunHereError
-from enforcer.demo.lab import running
+from enforcer.demo import places
 from enforcer.demo.processes import wait_until
-from enforcer.demo.scenes import Stage, set_stage
+from enforcer.demo.scenes import Stage
 from resolver.messages import NOERROR, NXDOMAIN
 from tests.guards.bounds import KERNEL, KERNEL_REMEDY
+from tests.lab.staged import staged
 
 pytestmark = pytest.mark.kernel
 
@@ -36,19 +34,10 @@ _TRANSACTION = re.compile(r"^\d+ +send\w*\(\d+<NETLINK:\[NETFILTER", re.MULTILIN
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     """The lab with a node that does not limit what a pod may ask."""
-    try:
-        prerequisites.require()
-    except CannotRunHereError as error:
-        pytest.skip(str(error))
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed: bash deploy/setup.sh test installs it")
-    with running(enforced=False) as lab:
-        made = set_stage(lab)
-        settings = yaml.safe_load(lab.ward.config.read_text())
-        settings["limits"]["queriesPerSecond"] = 1_000_000
-        settings["limits"]["distinctNames"] = "1000000/600s"
-        lab.ward.config.write_text(yaml.safe_dump(settings))
-        lab.ward.start()
+    limits = {"queriesPerSecond": 1_000_000, "distinctNames": "1000000/600s"}
+    with staged({"limits": limits}, starts=True) as made:
         yield made
 
 

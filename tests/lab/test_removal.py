@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.demo import places, prerequisites
-from enforcer.demo.failure import CannotRunHereError
-from enforcer.demo.lab import Lab, running
+from enforcer.demo import places
+from enforcer.demo.lab import Lab
 from enforcer.demo.processes import output_of, wait_until
-from enforcer.demo.scenes import Stage, set_stage
+from enforcer.demo.scenes import Stage
 from enforcer.removal import MARK, POD_UID
 from tests.lab.agents import LONG_S, AgentPod, configured
 from tests.lab.conftest import FOREIGN_RULES
+from tests.lab.staged import staged
 
 pytestmark = pytest.mark.kernel
 
@@ -25,13 +25,9 @@ Found = dict[str, list[str]]
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     """The lab, with others' rules and without a Nameward."""
-    try:
-        prerequisites.require()
-    except CannotRunHereError as error:
-        pytest.skip(str(error))
-    with running(enforced=False) as lab:
-        made = set_stage(lab)
-        lab.add_foreign_rules(FOREIGN_RULES)
+    with staged() as made:
+        assert isinstance(made.lab, Lab)
+        made.lab.add_foreign_rules(FOREIGN_RULES)
         yield made
 
 

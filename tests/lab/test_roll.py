@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.demo import places, prerequisites
-from enforcer.demo.failure import CannotRunHereError
+from enforcer.demo import places
 from enforcer.demo.flood import Flood, Plan
-from enforcer.demo.lab import running
 from enforcer.demo.processes import wait_until
-from enforcer.demo.scenes import Stage, set_stage
+from enforcer.demo.scenes import Stage
 from tests.lab.agents import LONG_S, AgentPod, configured, flooded, goes_on, none_is_lost
+from tests.lab.staged import staged
 
 pytestmark = pytest.mark.kernel
 
@@ -23,12 +22,8 @@ Add = Callable[..., AgentPod]
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     """The lab, without a Nameward of its own."""
-    try:
-        prerequisites.require()
-    except CannotRunHereError as error:
-        pytest.skip(str(error))
-    with running(enforced=False) as lab:
-        yield set_stage(lab)
+    with staged() as made:
+        yield made
 
 
 @pytest.fixture

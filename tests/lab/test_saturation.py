@@ -7,14 +7,12 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-import yaml
 
-from enforcer.demo import places, prerequisites
-from enforcer.demo.failure import CannotRunHereError
-from enforcer.demo.lab import running
+from enforcer.demo import places
 from enforcer.demo.pods import Pod
 from enforcer.demo.processes import wait_until
-from enforcer.demo.scenes import Stage, set_stage
+from enforcer.demo.scenes import Stage
+from tests.lab.staged import staged
 
 pytestmark = pytest.mark.kernel
 
@@ -38,16 +36,7 @@ LOOKUPS = 60
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     """The lab with a node that does not limit what a pod may ask: many pods within limits are as many."""
-    try:
-        prerequisites.require()
-    except CannotRunHereError as error:
-        pytest.skip(str(error))
-    with running(enforced=False) as lab:
-        made = set_stage(lab)
-        settings = yaml.safe_load(lab.ward.config.read_text())
-        settings["limits"]["queriesPerSecond"] = 1_000_000
-        lab.ward.config.write_text(yaml.safe_dump(settings))
-        lab.ward.start()
+    with staged({"limits": {"queriesPerSecond": 1_000_000}}, starts=True) as made:
         yield made
 
 

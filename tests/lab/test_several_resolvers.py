@@ -10,15 +10,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
-import yaml
 
-from enforcer.demo import places, prerequisites
-from enforcer.demo.failure import CannotRunHereError
-from enforcer.demo.lab import running
+from enforcer.demo import places
 from enforcer.demo.pods import Pod
 from enforcer.demo.processes import descendants, uid_of, wait_until
-from enforcer.demo.scenes import Stage, set_stage
+from enforcer.demo.scenes import Stage
 from enforcer.demo.ward import Ward
+from tests.lab.staged import staged
 
 pytestmark = pytest.mark.kernel
 
@@ -29,17 +27,7 @@ LONG_S = 30.0
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     """The lab with a node of two resolvers, and a limit that a test can reach."""
-    try:
-        prerequisites.require()
-    except CannotRunHereError as error:
-        pytest.skip(str(error))
-    with running(enforced=False) as lab:
-        made = set_stage(lab)
-        settings = yaml.safe_load(lab.ward.config.read_text())
-        settings["dns"]["processes"] = 2
-        settings["limits"]["queriesPerSecond"] = PER_SECOND
-        lab.ward.config.write_text(yaml.safe_dump(settings))
-        lab.ward.start()
+    with staged({"dns": {"processes": 2}, "limits": {"queriesPerSecond": PER_SECOND}}, starts=True) as made:
         yield made
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import dns.message
 import dns.rrset
 
@@ -165,6 +167,20 @@ def test_all_sources_together_are_bounded():
         assert len(hits) <= MAX_PREPARED
     assert len(hits) > MAX_PREPARED - 2 * MAX_RESOLVED_PER_SOURCE
     assert hits.hit(QUERY, SOURCE, 0.0) is not None
+
+
+def test_room_is_made_for_many_at_once():
+    """Where each of very many sources has little, one that is dropped makes no room worth the search."""
+    hits, meter = Hits(60), Meter()
+    hit = Hit(QUERY, (), ALWAYS, ALWAYS, [0])
+    sizes = []
+    for number in range(MAX_PREPARED // 4 + 100):
+        few = Client(b"\x0b" + number.to_bytes(3, "big"), 4000, CLIENT.aimed, "udp", 1)
+        for each in range(4):
+            hits.prepare_resolved(numbered(each), few, meter, hit)
+        sizes.append(len(hits))
+    assert max(sizes) <= MAX_PREPARED
+    assert sum(after < before for before, after in pairwise(sizes)) == 1
 
 
 def test_long_replies_count_as_several():
