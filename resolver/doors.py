@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 
 from policy.runtime.clock import MonotonicReactor
@@ -41,7 +40,7 @@ class Doors:
         self._socks: dict[str, transport.Socket] = {}
         self._udp: dict[int, UdpListener] = {}
         self._udp_index: dict[str, int] = {}
-        self._ports: dict[str, IListeningPort] = {}
+        self._listening: dict[str, transport.Socket] = {}
         self._last_index = 0
 
     @property
@@ -68,8 +67,8 @@ class Doors:
                 if before is not None:  # what came through the old one is answered through the new one
                     self._udp[before] = self._udp[self._udp_index[name]]
             else:
-                port = self._reactor.adoptStreamPort(sock.fileno(), sock.family, self._streams)
-                self._ports[name] = port
+                self._streams.listen(sock)
+                self._listening[name] = sock
 
     def reply(self, wire: bytes, client: Client) -> None:
         """Send a reply through the socket or connection its query came by, if that is still there."""
@@ -91,9 +90,9 @@ class Doors:
         """Take no further query; replies can still be sent."""
         for listener in self._udp.values():
             listener.stop()
-        for port in self._ports.values():
-            port.stopListening()
-        self._ports.clear()
+        for sock in self._listening.values():
+            self._streams.leave(sock)
+        self._listening.clear()
         self._streams.stop_reading()
 
     def give_up(self) -> None:
@@ -103,8 +102,8 @@ class Doors:
 
     def close(self) -> None:
         """Give every socket and connection up."""
-        self._streams.close()
         self.give_up()
+        self._streams.close()
 
     def _read_datagrams(self, name: str, sock: transport.Socket) -> None:
         self._last_index += 1
@@ -125,7 +124,6 @@ class Doors:
         index = self._udp_index.pop(name, None)
         if index is not None:
             self._udp.pop(index).stop()
-        port = self._ports.pop(name, None)
-        if port is not None:
-            port.stopListening()
+        if name in self._listening:
+            self._streams.leave(self._listening.pop(name))
         self._socks.pop(name).close()

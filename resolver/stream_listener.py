@@ -1,22 +1,22 @@
 """Queries and replies over TCP: pipelined, out of order, bounded (RFC 7766).
 
-Owns the adopted listening sockets' connections and their number, per client and in all. Decides
-nothing about messages. Invariants: a connection that does not complete a message or take a reply
-for ``IDLE_S`` is cut, whatever trickles in; nobody's connections keep another client's out; a
-client that sends nothing more (FIN) still gets its answers; the replies of one turn leave a connection
-in one write.
+Owns the connections that come through the adopted listening sockets, and their number, per client and in
+all. An epoll of their own watches them, and the reactor sees nothing else of them: one with a single question
+costs little but its system calls. Decides nothing about messages. Invariants: a connection that does not
+complete a message or take a reply for ``IDLE_S`` is cut, whatever trickles in; nobody's connections keep
+another client's out; a client that sends nothing more (FIN) still gets its answers; the replies of one turn
+leave a connection in one write.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, epoll
 
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPullProducer
-from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -26,37 +26,29 @@ from resolver.effects import Client
 from resolver.hits import STREAM
 from resolver.messages import MAX_QUERY_BYTES
 
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress, IConsumer, IPushProducer, IReadDescriptor, ITCPTransport
-
-    class Transport(ITCPTransport, IConsumer, IPushProducer, IReadDescriptor):
-        """What Twisted gives a TCP connection."""
-
-
 IDLE_S = 10.0
 MAX_CONNECTIONS = 4096
+CONNECTIONS_PER_TURN = 64
+EVENTS_PER_TURN = 256
 MESSAGES_PER_TURN = 32
+READ_BYTES = 16 * 1024
 MAX_UNREAD_BYTES = 256 * 1024
 """Replies waiting for a client that reads no more; beyond them it is cut."""
 _PREFIX_BYTES = 2
-_ENDED = Failure(ConnectionDone())
+_NO_ROOM = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 Hit = Callable[[bytes, bytes, float], bytes | None]
 
 
-def _no_hit(_wire: bytes, _source: bytes, _now: float) -> bytes | None:
-    return None
-
-
-class StreamListener(ServerFactory):
+@implementer(IReadDescriptor)
+class StreamListener:
     """All TCP connections of clients. ``received(wire, client, now)`` takes every message.
 
     Except those that ``hit(wire, source + STREAM, now)`` has a reply for.
     ``closed(via, now)`` tells that a connection has ended; replies to it go nowhere from then on.
-    ``owner`` says whose a packed source address is: a pod's addresses are one client.
+    ``owner`` says whose a packed source address is: a pod's addresses are one client. ``broken`` hears of an
+    exception that ended the reading.
     """
-
-    noisy = False
 
     def __init__(
         self,
@@ -66,7 +58,8 @@ class StreamListener(ServerFactory):
         max_per_client: int,
         owner: Callable[[bytes], Hashable] = bytes,
         *,
-        hit: Hit = _no_hit,
+        hit: Hit = lambda *_: None,
+        broken: Callable[[Failure], None] = Failure.raiseException,
     ) -> None:
         self.reactor = reactor
         self.hit = hit
@@ -76,8 +69,13 @@ class StreamListener(ServerFactory):
         self.idle_s = IDLE_S
         self.refused = 0
         """Connections that were over their client's number; the reporter drains it."""
+        self.is_stopped = False
+        self.poller = epoll()
+        self._doors: dict[int, transport.Socket] = {}
+        self._watched: dict[int, _Connection] = {}  # as the doors, by what epoll calls them
         self._closed = closed
         self._owner = owner
+        self._broken = broken
         self._connections: OrderedDict[int, _Connection] = OrderedDict()  # least recently active first
         self._per_client: dict[Hashable, int] = {}
         self._last_via = 0
@@ -91,35 +89,91 @@ class StreamListener(ServerFactory):
         """Connections that are open."""
         return len(self._connections)
 
-    def buildProtocol(self, _addr: IAddress | None) -> Protocol:
-        """Twisted: a connection was accepted."""
-        return _Connection(self)
+    def listen(self, sock: transport.Socket) -> None:
+        """Take the connections that come to a listening socket, until it is left."""
+        transport.send_at_once(sock)
+        self._doors[sock.fileno()] = sock
+        self.poller.register(sock, EPOLLIN)
+        self.reactor.addReader(self)
 
-    def admit(self, connection: _Connection) -> bool:
-        """Take a connection in, unless its client has its number; the idlest makes room for it."""
-        connection.owner = self._owner(connection.source)
-        if self._per_client.get(connection.owner, 0) >= self.max_per_client:
-            self.refused += 1
+    def leave(self, sock: transport.Socket) -> None:
+        """Take no further connection of a socket: they wait for whoever has it too."""
+        del self._doors[sock.fileno()]
+        self.poller.unregister(sock)
+
+    def fileno(self) -> int:
+        """Twisted: the descriptor to watch."""
+        return self.poller.fileno()
+
+    def logPrefix(self) -> str:
+        """Twisted: how this reader calls itself."""
+        return "tcp"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Twisted: ``doRead`` raised, which only a bug of ours does."""
+        self._broken(reason)
+
+    def doRead(self) -> None:
+        """Twisted: something has come. First for who is here: who has gone makes room for another."""
+        ready = self.poller.poll(0, EVENTS_PER_TURN)
+        for descriptor, event in ready:
+            connection = self._watched.get(descriptor)
+            if connection is not None:
+                connection.ready(event)
+        for descriptor, _ in ready:
+            if descriptor in self._doors:
+                self._accept(self._doors[descriptor])
+
+    def _accept(self, sock: transport.Socket) -> None:
+        for number in range(CONNECTIONS_PER_TURN):
+            try:
+                descriptor, peer = transport.accept(sock)
+            except BlockingIOError:
+                return
+            except OSError as failure:
+                if failure.errno not in _NO_ROOM:
+                    continue  # it befell a connection before it was accepted (accept(2))
+                if number == 0:  # else nobody may be waiting
+                    self._cut_idlest()
+                return
+            owner = self._owner(peer[0])
+            if self._has_room(owner):
+                self._take_in(descriptor, peer, owner)
+            else:
+                self.refused += 1
+                transport.reset(descriptor)
+
+    def _has_room(self, owner: Hashable) -> bool:
+        """Say whether a client has less than its number; the idlest of all makes room for it."""
+        if self._per_client.get(owner, 0) >= self.max_per_client:
             return False
         if len(self._connections) >= self.max_connections:
-            idlest = next(iter(self._connections.values()))
-            idlest.cut()
+            self._cut_idlest()
+        return True
+
+    def _take_in(self, descriptor: int, peer: transport.Peer, owner: Hashable) -> None:
         self._last_via += 1
-        connection.via = self._last_via
-        self._per_client[connection.owner] = self._per_client.get(connection.owner, 0) + 1
-        self._connections[connection.via] = connection
+        connection = _Connection(self, descriptor, peer, owner, self._last_via)
+        self._connections[self._last_via] = self._watched[descriptor] = connection
+        self._per_client[owner] = self._per_client.get(owner, 0) + 1
         if self._sweep is None:
             self._sweep = self.reactor.callLater(1.0, self._cut_idle)
-        return True
+        self.poller.register(descriptor, EPOLLIN)
+        connection.ready(EPOLLIN)  # its question is mostly here already
+
+    def _cut_idlest(self) -> None:
+        idlest = next(iter(self._connections.values()), None)
+        if idlest is not None:
+            idlest.cut()
 
     def active(self, via: int) -> None:
         """Note that a connection completed a message or took a reply."""
         self._connections.move_to_end(via)
 
     def gone(self, connection: _Connection) -> None:
-        """Forget a connection."""
-        if self._connections.pop(connection.via, None) is None:
-            return
+        """Forget a connection; its descriptor is closed next, and epoll forgets it too."""
+        del self._watched[connection.descriptor]
+        del self._connections[connection.via]
         left = self._per_client.pop(connection.owner) - 1
         if left:
             self._per_client[connection.owner] = left
@@ -139,8 +193,9 @@ class StreamListener(ServerFactory):
 
     def stop_reading(self) -> None:
         """Take no further query from anybody; replies can still be sent."""
-        for connection in self._connections.values():
-            connection.stop_reading()
+        self.is_stopped = True
+        for connection in list(self._connections.values()):
+            connection.settle()
 
     def close(self) -> None:
         """Cut every connection."""
@@ -151,6 +206,9 @@ class StreamListener(ServerFactory):
             self._sweep = None
         for connection in list(self._connections.values()):
             connection.cut()
+        if not self.poller.closed:
+            self.reactor.removeReader(self)
+            self.poller.close()
 
     def _cut_idle(self) -> None:
         self._sweep = None
@@ -163,57 +221,64 @@ class StreamListener(ServerFactory):
             self._sweep = self.reactor.callLater(1.0, self._cut_idle)
 
 
-@implementer(IPullProducer, IHalfCloseableProtocol)
-class _Connection(Protocol):
+class _Connection:
     """One client's connection."""
 
-    transport: Transport
+    __slots__ = (
+        "_client", "_has_ended", "_is_open", "_late_bytes", "_listener", "_owed", "_peer", "_pending",
+        "_replies", "_rest", "_turn", "_wanted", "active_at", "descriptor", "owner", "via",
+    )  # fmt: skip
 
-    def __init__(self, listener: StreamListener) -> None:
+    def __init__(
+        self, listener: StreamListener, descriptor: int, peer: transport.Peer, owner: Hashable, via: int
+    ) -> None:
         self._listener = listener
-        self.via = 0
-        self.source = b""
-        self.owner: Hashable = b""
-        self.active_at = 0.0
-        self._hits_of = b""
+        self.descriptor = descriptor
+        self._peer = peer
+        self.owner = owner
+        self.via = via
+        self.active_at = listener.reactor.seconds()
         self._client: Client | None = None
         self._pending = b""
         self._replies: list[bytes] = []
-        self._unread_bytes = 0
-        self._is_reading = True
-        self._is_full = False
-        self._is_stopped = False
+        self._rest = b""  # what the socket has not taken of replies
+        self._late_bytes = 0  # of that, what came while it was full
+        self._wanted = EPOLLIN
+        self._is_open = True
         self._has_ended = False
         self._owed = 0
         self._turn: IDelayedCall | None = None
 
-    def connectionMade(self) -> None:
-        """Twisted: accepted; the address the client aimed at is our end's."""
-        self._sock: transport.Socket = self.transport.getHandle()  # type: ignore[attr-defined]
-        peer, own = self.transport.getPeer(), self._sock.getsockname()
-        self.source = transport.packed(peer.host)
-        self._hits_of = self.source + STREAM
-        self.active_at = self._listener.reactor.seconds()
-        if not self._listener.admit(self):
-            self.transport.abortConnection()
+    def ready(self, event: int) -> None:
+        """Read or write, as epoll says."""
+        if event & (EPOLLHUP | EPOLLERR):
+            self._end()
+        elif event & EPOLLOUT:
+            self._write_rest()
+        else:
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self.descriptor, READ_BYTES)
+        except BlockingIOError:
             return
-        self._client = Client(self.source, peer.port, transport.packed(own[0]), "tcp", self.via)
-        self.transport.setTcpNoDelay(True)
-        self.transport.registerProducer(self, False)  # noqa: FBT003 - Twisted's signature
-        self.transport.doRead()  # the question is mostly here already; what else it finds, epoll says again
+        except OSError:
+            self._end()
+            return
+        if data:
+            self._pending += data
+            self._take_messages()
+        else:  # the client sends nothing more (FIN); what it asked is answered (RFC 7766, 6.2.4)
+            self._has_ended = True
+            self.settle()
 
-    def dataReceived(self, data: bytes) -> None:
-        """Twisted: bytes came."""
-        self._pending = self._pending + data if self._pending else data
-        if self._turn is None and self._client is not None:
-            self._take_messages(self._client)
-
-    def _take_messages(self, client: Client) -> None:
+    def _take_messages(self) -> None:
         """Take whole messages, a bounded number a turn; what is no possible query ends it."""
         self._turn = None
         self._owed += 1  # this turn's end
         listener, pending = self._listener, self._pending
-        hit, source, now = listener.hit, self._hits_of, listener.reactor.seconds()
+        hit, source, now = listener.hit, self._peer[0] + STREAM, listener.reactor.seconds()
         at, size = 0, len(pending)
         for _ in range(MESSAGES_PER_TURN):
             begin = at + _PREFIX_BYTES
@@ -233,21 +298,22 @@ class _Connection(Protocol):
             if reply is not None:
                 self.reply(reply)
                 continue
-            listener.received(wire, client, now)
-            if self._client is None:
+            listener.received(wire, self._client or self._introduced(), now)
+            if not self._is_open:
                 return  # cut meanwhile
         else:
-            self._turn = listener.reactor.callLater(0, self._next_turn)
+            self._turn = listener.reactor.callLater(0, self._take_messages)
         if at:
             self._pending = pending[at:]
             self._touch(now)
-        self._flow()
         self._owed -= 1
-        self._finish()
+        self.settle()
 
-    def _next_turn(self) -> None:
-        if self._client is not None:
-            self._take_messages(self._client)
+    def _introduced(self) -> Client:
+        """Say who it is; the address that the client aimed at is our end's."""
+        aimed = transport.own_address(self.descriptor)
+        self._client = Client(*self._peer, aimed, "tcp", self.via)
+        return self._client
 
     def reply(self, wire: bytes) -> None:
         """Send a reply with this turn's end; length and message in one segment (RFC 7766, 8)."""
@@ -258,88 +324,65 @@ class _Connection(Protocol):
         self._owed -= 1
 
     def flush(self) -> None:
-        """Write this turn's replies: into the socket, and what that does not take through Twisted."""
+        """Write this turn's replies, behind what the socket has not taken yet."""
+        if not self._is_open:
+            return
         data = b"".join(self._replies)
         self._replies.clear()
-        if self._client is None:
-            return
-        if self._is_full:
-            self._unread_bytes += len(data)
-            if self._unread_bytes > MAX_UNREAD_BYTES:
+        if self._rest:
+            self._late_bytes += len(data)
+            if self._late_bytes > MAX_UNREAD_BYTES:
                 self.cut()
                 return
-        else:
-            self._touch(self._listener.reactor.seconds())
-            with suppress(OSError):  # full, or gone: Twisted finds out which
-                data = data[self._sock.send(data) :]
-        if data:
-            self._is_full = True
-            self.transport.write(data)
-            self._flow()
-        self._finish()
+            self._rest += data
+            return
+        self._touch(self._listener.reactor.seconds())
+        self._rest = data
+        self._write_rest()
+
+    def _write_rest(self) -> None:
+        try:
+            self._rest = self._rest[os.write(self.descriptor, self._rest) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._end()
+            return
+        if not self._rest:
+            self._late_bytes = 0
+        self.settle()
 
     def _touch(self, now: float) -> None:
         self.active_at = now
         self._listener.active(self.via)
 
-    def _flow(self) -> None:
-        """Read only while replies are taken, and while not more than a turn's messages wait."""
-        wants_more = not (self._is_full or self._is_stopped or self._has_ended or self._turn is not None)
-        if wants_more == self._is_reading:
+    def settle(self) -> None:
+        """Close after the last answer to a client that asks nothing more; silence is the sweep's.
+
+        Else read only while replies are taken, and while not more than a turn's messages wait.
+        """
+        waits = self._owed > 0 or self._replies or self._rest or self._turn is not None
+        if self._has_ended and not waits:
+            self._end()
             return
-        self._is_reading = wants_more
-        if wants_more:
-            self.transport.resumeProducing()
-        else:
-            self.transport.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        """Twisted: it has written all that it was given."""
-        self._is_full = False
-        self._unread_bytes = 0
-        if self._client is not None:
-            self._flow()
-
-    def stopProducing(self) -> None:
-        """Twisted: the connection is going; ``connectionLost`` follows."""
-
-    def stop_reading(self) -> None:
-        """Take no further query."""
-        self._is_stopped = True
-        self._flow()
-
-    def readConnectionLost(self) -> None:
-        """Twisted: the client sends nothing more (FIN); what it asked is answered (RFC 7766, 6.2.4)."""
-        self._has_ended = True
-        self._is_reading = False
-        self._finish()
-
-    def writeConnectionLost(self) -> None:
-        """Twisted: our own end of the connection is closed, which we never do alone."""
-
-    def _finish(self) -> None:
-        """Close after the last answer to a client that asks nothing more; silence is the sweep's."""
-        if not self._has_ended or self._owed > 0 or self._replies:
-            return
-        if self._turn is None and self._client is not None:
-            if not self._is_full:
-                self.transport.connectionLost(_ENDED)  # as loseConnection, a turn later, would
-                return
-            self.transport.unregisterProducer()  # one that is waited for would keep the connection for ever
-            self.transport.loseConnection()
+        is_deaf = self._has_ended or self._turn is not None or self._listener.is_stopped
+        wanted = EPOLLOUT if self._rest else 0 if is_deaf else EPOLLIN
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._listener.poller.modify(self.descriptor, wanted)
 
     def cut(self) -> None:
         """End it at once, unread replies and all."""
-        self._end()
-        self.transport.abortConnection()
+        self._leave()
+        transport.reset(self.descriptor)
 
     def _end(self) -> None:
-        self._client = None
+        self._leave()
+        os.close(self.descriptor)
+
+    def _leave(self) -> None:
+        self._is_open = False
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
         self._listener.gone(self)
-
-    def connectionLost(self, _reason: Failure = connectionDone) -> None:
-        """Twisted: the connection has ended."""
-        self._end()

@@ -21,14 +21,19 @@ Control = list[tuple[int, int, bytes]]
 """Ancillary data in the shape of ``recvmsg`` and ``sendmsg``."""
 SockAddr = tuple[str, int] | tuple[str, int, int, int]
 Socket = socket.socket
+Peer = tuple[bytes, int]
+"""A packed address, and a port."""
 
 CONTROL_BYTES = 64
 """Room for one in6_pktinfo (CMSG_SPACE is 40) and nothing much else."""
 
-_libc = ctypes.CDLL(None)
+_libc = ctypes.CDLL(None, use_errno=True)
 _NOWHERE = bytes(16)
 """A sockaddr whose family is AF_UNSPEC."""
+_NAME, _NAME_BYTES = ctypes.create_string_buffer(28), ctypes.c_uint32()
+"""Where the kernel writes an address: a sockaddr_in6 is the longest."""
 _QUESTION = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+_CONNECTION = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER, _SO_MEMINFO = 26, 27, 55
 _DROPS_AT = 8 * 4
 """Of the numbers that SO_MEMINFO gives (linux/sock_diag.h), the datagrams that the kernel dropped."""
@@ -37,6 +42,8 @@ _LOAD, _UNLESS_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _NETWORK_HEADER = 0xFFF00000
 """SKF_NET_OFF: from here on, offsets count from the IP header."""
 _ALL = 0xFFFFFFFF
+_RESET = struct.pack("@ii", 1, 0)
+"""struct linger: on, for no time (socket(7))."""
 _IP_PKTINFO = 8  # socket.IP_PKTINFO exists from Python 3.12 only
 
 
@@ -52,6 +59,49 @@ def adopt(descriptor: int) -> Socket:
     sock = socket.socket(fileno=descriptor)
     sock.settimeout(0)
     return sock
+
+
+def send_at_once(listening: Socket) -> None:
+    """Have a listening socket's connections send what is written without waiting for more (TCP_NODELAY)."""
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def accept(listening: Socket) -> tuple[int, Peer]:
+    """Accept a connection: its descriptor, not blocking, and the packed address and port of its other end.
+
+    A bare descriptor, for ``os.read`` and ``os.write``: Python's own way there makes two more system calls,
+    and text of the address. OSError as of accept(2).
+    """
+    _NAME_BYTES.value = len(_NAME)
+    descriptor = _libc.accept4(listening.fileno(), _NAME, ctypes.byref(_NAME_BYTES), _CONNECTION)
+    if descriptor < 0:
+        raise _failure()
+    return descriptor, _named()
+
+
+def own_address(connection: int) -> bytes:
+    """Return the packed address of our end of a connection."""
+    _NAME_BYTES.value = len(_NAME)
+    if _libc.getsockname(connection, _NAME, ctypes.byref(_NAME_BYTES)) != 0:
+        raise _failure()
+    return _named()[0]
+
+
+def _named() -> Peer:
+    """Read a sockaddr_in6 or a sockaddr_in (ipv6(7), ip(7))."""
+    name = _NAME.raw
+    return name[8:24] if _NAME_BYTES.value == len(name) else name[4:8], name[2] << 8 | name[3]
+
+
+def _failure() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
+
+
+def reset(connection: int) -> None:
+    """Close a connection with a reset (RST): the kernel keeps nothing for a client that does not read."""
+    with socket.socket(fileno=connection) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 def is_datagram(sock: Socket) -> bool:

@@ -112,6 +112,7 @@ class Resolver:
             settings.limits.tcp_connections_per_pod,
             self._core.owner,
             hit=self._core.hit,
+            broken=broken,
         )
         self._doors = Doors(
             reactor,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import resource
 import select
 import socket
 import struct
@@ -241,7 +243,7 @@ def test_a_bug_is_told_and_not_hidden(reactor, udp):
 class Tcp:
     """A stream listener on loopback with its port and its echo."""
 
-    def __init__(self, reactor, max_per_client, owner):
+    def __init__(self, reactor, max_per_client, owner, address):
         self.echo = Echo()
         self.listener = StreamListener(
             reactor,
@@ -250,11 +252,15 @@ class Tcp:
             max_per_client,
             owner,
             hit=self.echo.hit,
+            broken=self.echo.broken.append,
         )
-        self.port = reactor.listenTCP(0, self.listener, interface="127.0.0.1", backlog=512)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self.door = socket.create_server((address, 0), family=family, backlog=512)
+        self.door.settimeout(0)
+        self.listener.listen(self.door)
 
-    def connect(self, source="127.0.0.1"):
-        sock = socket.create_connection(("127.0.0.1", self.port.getHost().port), 5, (source, 0))
+    def connect(self, source=""):
+        sock = socket.create_connection(self.door.getsockname()[:2], 5, (source, 0))
         sock.settimeout(0)
         return sock
 
@@ -264,13 +270,14 @@ def tcp(reactor):
     """Make a TCP listener."""
     made = []
 
-    def make(max_per_client=64, owner=bytes):
-        made.append(Tcp(reactor, max_per_client, owner))
+    def make(max_per_client=64, owner=bytes, address="127.0.0.1"):
+        made.append(Tcp(reactor, max_per_client, owner, address))
         return made[-1]
 
     yield make
     for one in made:
         one.listener.close()
+        one.door.close()
 
 
 def message(wire):
@@ -310,6 +317,22 @@ def test_pipelined_queries_and_replies_in_any_order(reactor, tcp):
     assert one.listener.open_count == 0
 
 
+@pytest.mark.parametrize("address", ["127.0.0.53", "::1"])
+def test_a_client_is_known_by_both_ends_of_its_connection(reactor, tcp, address):
+    """Its own address and port, and the address it aimed at; nothing that is written waits for more."""
+    one = tcp(address=address)
+    with one.connect() as sock:
+        sock.send(message(b"who?"))
+        reactor.spin(lambda: one.echo.received)
+        source, port = sock.getsockname()[:2]
+        client = one.echo.received[0][1]
+        assert client == Client(transport.packed(source), port, transport.packed(address), "tcp", client.via)
+        (connection,) = one.listener._connections.values()
+        with socket.socket(fileno=os.dup(connection.descriptor)) as ours:
+            assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert not os.get_blocking(ours.fileno())
+
+
 def test_prepared_replies_leave_in_one_piece_and_in_order(reactor, tcp):
     """What is ready is not handed on; all replies of a turn are one write, whoever gave them."""
     one = tcp()
@@ -341,9 +364,35 @@ def test_prepared_replies_to_a_reader_that_never_reads_are_bounded(reactor, tcp)
             with contextlib.suppress(BlockingIOError, ConnectionError):
                 sock.send(message(b"big") * 1000)
             reactor.iterate(0.001)
-            out = connection.transport
-            most = max(most, len(out.dataBuffer) - out.offset + out._tempDataLen)
+            most = max(most, len(connection._rest))
         assert 0 < most <= stream_listener.MESSAGES_PER_TURN * 4002
+
+
+def test_a_slow_reader_gets_all_in_order_and_asks_on(reactor, tcp):
+    """What the socket did not take is sent when there is room, later replies behind it."""
+    one = tcp()
+    one.door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # its connections have it too
+    with one.connect() as sock:
+        sock.send(message(b"much"))
+        reactor.spin(lambda: one.echo.received)
+        client = one.echo.received[0][1]
+        (connection,) = one.listener._connections.values()
+        replies = []
+        while not connection._rest:
+            replies.append(bytes([len(replies) % 251]) * 60_000)
+            one.listener.reply(replies[-1], client)
+            reactor.iterate(0)
+        replies.append(b"behind")
+        one.listener.reply(b"behind", client)
+        expected, data = b"".join(map(message, replies)), bytearray()
+        sock.send(message(b"more?"))
+        reactor.iterate(0)
+        assert len(one.echo.received) == 1
+        while len(data) < len(expected):
+            reactor.spin(lambda: readable(sock))
+            data += sock.recv(65536)
+        assert data == expected
+        reactor.spin(lambda: one.echo.received[-1][0] == b"more?")
 
 
 def test_a_burst_is_taken_in_turns(reactor, tcp):
@@ -392,6 +441,54 @@ def test_at_the_total_cap_the_idlest_makes_room(reactor, tcp):
         reactor.spin(lambda: is_closed(idle[1]))
         fresh.send(message(b"fresh"))
         reactor.spin(lambda: len(one.echo.received) == 2)
+    for sock in idle:
+        sock.close()
+
+
+def test_a_flood_of_connections_is_taken_in_turns(reactor, tcp):
+    """A turn accepts a bounded number, and the others are served in between."""
+    one = tcp(max_per_client=stream_listener.MAX_CONNECTIONS)
+    first = stream_listener.CONNECTIONS_PER_TURN
+    socks = [one.connect() for _ in range(first + 20)]
+    one.listener.doRead()
+    assert one.listener.open_count == first
+    one.listener.doRead()
+    assert one.listener.open_count == first + 20
+    for sock in socks:
+        sock.close()
+
+
+def test_who_has_gone_makes_room_in_the_same_turn(reactor, tcp):
+    """A client at its number that ends its connections and opens others at once is not refused."""
+    one = tcp(max_per_client=4)
+    socks = [one.connect() for _ in range(4)]
+    reactor.spin(lambda: one.listener.open_count == 4)
+    for sock in socks:
+        sock.close()
+    socks = [one.connect() for _ in range(4)]
+    reactor.spin(lambda: len(one.echo.closed) == 4)
+    reactor.spin(lambda: one.listener.open_count == 4)
+    assert one.listener.refused == 0
+    for sock in socks:
+        sock.close()
+
+
+def test_without_a_descriptor_left_the_idlest_makes_room(reactor, tcp):
+    """Connections that were opened and left do not keep out who has something to ask."""
+    one = tcp()
+    idle = [one.connect() for _ in range(3)]
+    reactor.spin(lambda: one.listener.open_count == 3)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with one.connect() as fresh:
+        fresh.send(message(b"fresh"))
+        with open(os.devnull) as highest:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest.fileno(), hard))
+        try:
+            reactor.spin(lambda: one.echo.received)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert is_closed(idle[0])
+        assert one.listener.open_count == 3
     for sock in idle:
         sock.close()
 
@@ -472,17 +569,18 @@ def test_idle_and_trickling_connections_are_cut(reactor, tcp):
     """Bytes that never make a message do not keep a connection open; a message does."""
     one = tcp()
     one.listener.idle_s = 1.5
-    with one.connect() as idle, one.connect() as trickling, one.connect() as asking:
+    with one.connect() as idle, one.connect() as half, one.connect() as trickling, one.connect() as asking:
         began_at = reactor.seconds()
+        half.send(b"\0")  # of a length
         trickling.send(b"\x01\0")
         ended = set()
-        while len(ended) < 2:
+        while len(ended) < 3:
             assert reactor.seconds() - began_at < 5
             if trickling not in ended:
                 trickling.send(b"x")
             asking.send(message(b"?"))
             reactor.spin_for(0.2)
-            ended |= {sock for sock in (idle, trickling) if sock not in ended and is_closed(sock)}
+            ended |= {sock for sock in (idle, half, trickling) if sock not in ended and is_closed(sock)}
         assert one.listener.open_count == 1
         assert all(wire == b"?" for wire, _ in one.echo.received)
 
@@ -547,3 +645,36 @@ def test_resets_are_no_errors(reactor, tcp):
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
     reactor.spin(lambda: one.listener.open_count == 0)
+
+
+@pytest.mark.parametrize("waiting", ["answer", "room", "end"])
+def test_a_reset_is_seen_whatever_the_connection_waits_for(reactor, tcp, waiting):
+    """For an answer, for its client to read, for the last answer after FIN: it ends, and is told to."""
+    one = tcp()
+    sock = one.connect()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.send(message(b"?"))
+    if waiting == "end":
+        sock.shutdown(socket.SHUT_WR)
+    reactor.spin(lambda: one.echo.received)
+    client = one.echo.received[0][1]
+    (connection,) = one.listener._connections.values()
+    while waiting == "room" and not connection._rest:
+        one.listener.reply(bytes(60_000), client)
+        reactor.iterate(0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+    reactor.spin(lambda: one.echo.closed == [client.via])
+    one.listener.reply(b"late", client)
+    reactor.iterate(0)
+    assert not one.echo.broken
+
+
+def test_a_bug_in_a_stream_is_told_and_not_hidden(reactor, tcp):
+    """An exception out of the reading reaches ``broken``: the process ends on it."""
+    one = tcp()
+    one.listener.received = lambda *_: 1 / 0
+    with one.connect() as sock:
+        sock.send(message(b"x"))
+        reactor.spin(lambda: one.echo.broken)
+    assert one.echo.broken[0].check(ZeroDivisionError)
