@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import dns.message
@@ -73,6 +73,21 @@ def ask(stage: Stage, names: list[str], burst: int = BURST, rcode: int = NOERROR
             )
 
 
+def connect_and_ask(stage: Stage, names: list[str]) -> None:
+    """Ask for the addresses of names over a connection each, so many at once; every one is answered."""
+    for at in range(0, len(names), BURST):
+        with ExitStack() as opened:
+            streams = []
+            for name in names[at : at + BURST]:
+                stream = opened.enter_context(stage.crm.space.socket(socket.AF_INET, socket.SOCK_STREAM))
+                stream.settimeout(10)
+                stream.connect((places.CLUSTER_DNS, 53))
+                wire = dns.message.make_query(name, "A").to_wire()
+                stream.sendall(len(wire).to_bytes(2, "big") + wire)
+                streams.append(stream)
+            assert all(dns.message.from_wire(stream.recv(4096)[2:]).answer for stream in streams)
+
+
 def calls(text: str) -> collections.Counter[str]:
     """System calls by name, without those made by the clock."""
     return collections.Counter(call for call in _CALL.findall(text) if call not in BY_THE_CLOCK)
@@ -105,6 +120,16 @@ def test_a_hit_is_read_and_answered(stage: Stage, tmp_path: Path, work: str, nam
     assert made["sendmsg"] + made["sendmmsg"] > 0, "the tracer saw nothing"
     check(work, "resolver's calls", made.total() / ASKED, made.most_common(6))
     check(work, "enforcer's calls", others.total() / ASKED, others.most_common(6))
+
+
+def test_a_connection_for_a_question_is_a_handful_of_calls(stage: Stage, tmp_path: Path) -> None:
+    """Accepted, read, watched, answered, read to its end, closed: no call is made only to set it up."""
+    ask(stage, [places.CRM], 1)
+    with traced(stage, tmp_path, "resolver") as seen:
+        connect_and_ask(stage, [places.CRM] * ASKED)
+    made = calls(seen())
+    assert made["accept4"] >= ASKED, "the tracer did not see each connection"
+    check("hit, a connection each", "resolver's calls", made.total() / ASKED, made.most_common(8))
 
 
 def test_a_miss_is_one_question_and_a_share_of_a_transaction(stage: Stage, tmp_path: Path) -> None:
