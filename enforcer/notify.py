@@ -1,8 +1,9 @@
 """Tell systemd, by sd_notify(3), and learn from the enforcer when there is something to tell.
 
 Owns the datagrams to ``NOTIFY_SOCKET`` and the one question to the inspection socket ("are you
-enforcing?"). Never blocks: the supervisor that uses it must restart workers meanwhile. Standard
-library only.
+enforcing?"). Never blocks: the supervisor that uses it must restart workers meanwhile. Invariant:
+ready is said of a node of which both hold: the enforcer enforces, and nothing else is missing
+(its resolvers answer by policy). Standard library only.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import json
 import selectors
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 _ANSWER_BYTES = 1 << 20
-_ASK_EVERY_S = 0.2
+_ASK_AFTER_S, _ASK_AFTER_AT_MOST_S = 0.025, 1.0
+_ASK_SHARE = 40
+"""What took so long is asked for again after this part of it: a start is noticed within a fortieth."""
 _FOLLOW_EVERY_S = 1.0
 _ANSWER_WITHIN_S = 2.0
 
@@ -96,14 +99,24 @@ class Question:
 class Readiness:
     """Asks until the answer is yes, then tells the service manager; registers in ``selector``.
 
-    ``follows``: goes on asking, every second, and keeps the last answer.
+    ``missing`` says what else keeps the node from being ready, "" for nothing. ``follows``: goes on asking,
+    every second, and keeps the last answer.
     """
 
     def __init__(
-        self, path: str, selector: selectors.BaseSelector, notifier: Notifier, *, follows: bool = False
+        self,
+        path: str,
+        selector: selectors.BaseSelector,
+        notifier: Notifier,
+        missing: Callable[[float], str],
+        *,
+        follows: bool = False,
     ) -> None:
         self._path, self._selector, self._notifier = path, selector, notifier
+        self._missing = missing
         self._follows = follows
+        self._began_at = 0.0
+        self._status = ""
         self._question: Question | None = None
         self._is_concluded = False
         self.due_at: float | None = 0.0
@@ -112,17 +125,22 @@ class Readiness:
         self.enforcing = False
         self.problems: tuple[str, ...] = ()
 
-    def ask(self, now: float) -> None:
-        """Put the question anew if it is due; one without an answer is given up."""
+    def ask(self, now: float) -> bool:
+        """Put the question anew if it is due; one without an answer is given up. Returns whether it was due.
+
+        Call it at every turn: what else was missing may have come.
+        """
+        self._look(now)
         if self.due_at is None or now < self.due_at:
-            return
+            return False
         self._drop()
         question = Question(self._path)
         if question.done:
-            self.due_at = now + _ASK_EVERY_S
-            return
-        self._question, self.due_at = question, now + _ANSWER_WITHIN_S
-        self._selector.register(question, selectors.EVENT_READ, self.heard)
+            self.due_at = now + self._pause_s(now)
+        else:
+            self._question, self.due_at = question, now + _ANSWER_WITHIN_S
+            self._selector.register(question, selectors.EVENT_READ, self.heard)
+        return True
 
     def heard(self, now: float) -> None:
         """Take what the question's descriptor has."""
@@ -135,25 +153,46 @@ class Readiness:
             return
         self._question = None
         self._selector.unregister(number)
-        self.due_at = now + (_FOLLOW_EVERY_S if question.enforcing else _ASK_EVERY_S)
         if question.answered:
             self.said_at, self.enforcing, self.problems = now, question.enforcing, question.problems
-        if question.enforcing and not self._is_concluded:
-            self.conclude()
-        elif question.problems and not self._is_concluded:
-            self._notifier.send(f"STATUS=not enforcing: {question.problems[0]:.200}")
+        self._look(now)
+        if self.due_at is not None:
+            follows = self._is_concluded and question.enforcing
+            self.due_at = now + (_FOLLOW_EVERY_S if follows else self._pause_s(now))
 
-    def conclude(self) -> None:
+    def _look(self, now: float) -> None:
+        """Say that the service is ready if it is, or what keeps it."""
+        if self._is_concluded:
+            return
+        if not self.enforcing:
+            if self.problems:
+                self._say(f"not enforcing: {self.problems[0]:.200}")
+        elif missing := self._missing(now):
+            self._say(f"not ready: {missing:.200}")
+        else:
+            self.conclude("enforcing")
+
+    def _say(self, status: str) -> None:
+        """Tell it once. A line of its own would be a state: the words are a worker's, so they stay in theirs."""
+        status = "".join(char if char.isprintable() else " " for char in status)
+        if status != self._status:
+            self._status = status
+            self._notifier.send(f"STATUS={status}")
+
+    def _pause_s(self, now: float) -> float:
+        return min(max(_ASK_AFTER_S, (now - self._began_at) / _ASK_SHARE), _ASK_AFTER_AT_MOST_S)
+
+    def conclude(self, status: str) -> None:
         """Say that the service is ready, and ask no more unless it follows."""
         self._is_concluded = True
         if not self._follows:
             self.due_at = None
-        self._notifier.send("READY=1", "STATUS=enforcing")
+        self._notifier.send("READY=1", f"STATUS={status}")
 
     def begin(self, now: float) -> None:
         """Ask from now on: there is an enforcer of ours to ask."""
         if self._follows or not self._is_concluded:
-            self.due_at = now
+            self.due_at = self._began_at = now
 
     def stop(self) -> None:
         """Ask no more, and believe nothing that was said."""

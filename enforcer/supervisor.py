@@ -80,7 +80,11 @@ class Supervisor:
         self._authority = [seat for seat in self._seats if seat.worker.authority]
         self._notifier = Notifier(environ)
         self._readiness = Readiness(
-            f"{node.runtime_dir}/inspect.sock", self._selector, self._notifier, follows=bool(node.health)
+            f"{node.runtime_dir}/inspect.sock",
+            self._selector,
+            self._notifier,
+            self._missing,
+            follows=bool(node.health),
         )
         self._pulse_at: float | None = None
         self._tenure = Tenure(node.runtime_dir, self._selector, self._note, shares=node.takes_over)
@@ -107,7 +111,7 @@ class Supervisor:
         if self._node.health:
             self._answer_for_health(self._node.health)
         if not self._authority:
-            self._readiness.conclude()  # nobody here enforces
+            self._readiness.conclude("running; the enforcer is another's")
 
         def forget() -> None:
             signal.set_wakeup_fd(-1)
@@ -141,16 +145,17 @@ class Supervisor:
                 seat.start_at = now
             if seat.start_at is not None and seat.start_at <= now:
                 self._start(seat, now, forget)
-        self._readiness.ask(now)
+        is_asking = self._readiness.ask(now)
         if self._pulse_at is not None and now >= self._pulse_at:
-            self._pulse_at = now + _PULSE_EVERY_S
+            self._pulse_at, is_asking = now + _PULSE_EVERY_S, True
+        if is_asking:
             for seat in self._seats:
                 seat.pulse.ask()
 
     def _start(self, seat: _Seat, now: float, forget: Callable[[], None]) -> None:
         lock = self._tenure.lock.descriptor if seat.worker.authority else _NO_LOCK
         given = Given(self._node.config_path, self._tenure.sockets, lock, self._life_line)
-        theirs = seat.pulse.begin() if self._node.health and not seat.worker.authority else None
+        theirs = None if seat.worker.authority else seat.pulse.begin()
         seat.pid, seat.started_at, seat.start_at = start(seat.worker, given, forget, theirs), now, None
         seat.starts += 1
         seat.kill_at = None
@@ -276,6 +281,14 @@ class Supervisor:
                 found.append(Told(live=True, ready=False, said=f"{said} another Nameward of this node"))
         said = "; ".join(dict.fromkeys(told.said for told in found if told.said))
         return Told(all(told.live for told in found), all(told.ready for told in found), said or "ready")
+
+    def _missing(self, now: float) -> str:
+        """Say which resolver does not answer by policy yet; "" if all do."""
+        for seat in self._seats:
+            pulse = seat.pulse
+            if not seat.worker.authority and not (pulse.is_ready and now - pulse.said_at <= STALE_S):
+                return f"the {seat.worker.name} {f'says: {pulse.said}' if pulse.said else 'does not answer yet'}"
+        return ""
 
     def _of(self, seat: _Seat, now: float, said_at: float, *, ready: bool, why: str) -> Told:
         silent_s = now - max(said_at, seat.started_at)

@@ -44,7 +44,7 @@ def run(config_path, sockets):
         with (folder / "orphan").open("w") as orphan:
             orphan.write(str(orphaned()))
     while True:
-        if "pulse" in sockets and sockets["pulse"].recv(16):
+        if "pulse" in sockets and sockets["pulse"].recv(16) and os.pread(says, 500, 0) != b"mute":
             sockets["pulse"].send(os.pread(says, 500, 0) or b"-")  # nothing would be the end of it
         signal.sigtimedwait([], 0.05)
 
@@ -166,7 +166,7 @@ def running(tmp_path: Path, environ: dict[str, str]) -> Iterator[Running]:
 
 
 def test_a_worker_gets_only_what_is_its_own(running: Running) -> None:
-    """The enforcer has the DNS sockets, the lock and the life line; the resolver only the life line."""
+    """The enforcer has the DNS sockets, the lock and the life line; the resolver the life line and its pulse."""
     running.pid("enforcer")
     running.pid("resolver")
     _, names, descriptors = running.lives("enforcer")[0]
@@ -177,8 +177,8 @@ def test_a_worker_gets_only_what_is_its_own(running: Running) -> None:
         "socket",
     ]
     _, names, descriptors = running.lives("resolver")[0]
-    assert names == ""
-    assert [kept.partition(":")[0] for kept in descriptors.split("|")] == ["pipe"]
+    assert names == "pulse"
+    assert [kept.partition(":")[0] for kept in descriptors.split("|")] == ["pipe", "socket"]
 
 
 @pytest.mark.parametrize("kind", ["enforcer", "resolver"])
@@ -316,19 +316,63 @@ class TestNotify:
         """Where the supervisor finds the service manager."""
         return {"NOTIFY_SOCKET": str(tmp_path / "notify")}
 
-    def test_ready_is_said_when_the_node_enforces(self, manager: socket.socket, running: Running) -> None:
-        """Not before: first the reason why not is its status."""
+    @pytest.fixture
+    def inspection(self, running: Running) -> Iterator[socket.socket]:
+        """The enforcer's inspection socket; the test answers there."""
         running.pid("enforcer")
         with socket.socket(socket.AF_UNIX) as inspection:
             inspection.bind(str(running.runtime / "inspect.sock"))
             inspection.listen()
             inspection.settimeout(10)
-            self._answer(inspection, enforcing=False, problems=["the guard table is missing"])
-            assert manager.recv(500) == b"STATUS=not enforcing: the guard table is missing"
-            self._answer(inspection, enforcing=True, problems=[])
-            assert manager.recv(500) == b"READY=1\nSTATUS=enforcing"
+            yield inspection
+
+    def test_ready_is_said_when_the_node_enforces_and_its_resolver_has_the_policy(
+        self, manager: socket.socket, inspection: socket.socket, running: Running
+    ) -> None:
+        """Not before: first the reasons why not are its status, each once."""
+        pulse = running.folder / "pulse"
+        self._answer(inspection, enforcing=False, problems=["the guard table is missing"])
+        assert manager.recv(500) == b"STATUS=not enforcing: the guard table is missing"
+        pulse.write_bytes(b"-no policy was loaded yet")
+        self._answer_until(manager, inspection, b"STATUS=not ready: the resolver says: no policy was loaded yet")
+        pulse.write_bytes(b"+")
+        self._answer_until(manager, inspection, b"READY=1\nSTATUS=enforcing")
         running.process.terminate()
         assert manager.recv(500) == b"STOPPING=1"
+
+    def test_a_node_whose_resolver_never_answers_is_not_ready(
+        self, manager: socket.socket, inspection: socket.socket, running: Running
+    ) -> None:
+        """However often the enforcer says that it enforces."""
+        (running.folder / "pulse").write_bytes(b"mute")
+        for _ in range(20):
+            self._answer(inspection, enforcing=True, problems=[])
+        assert manager.recv(500) == b"STATUS=not ready: the resolver does not answer yet"
+        manager.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            manager.recv(500)
+
+    def test_a_resolver_tells_the_service_manager_nothing_but_words(
+        self, manager: socket.socket, inspection: socket.socket, running: Running
+    ) -> None:
+        """A hijacked one chooses its sentence: no line of it is a state of the service."""
+        (running.folder / "pulse").write_bytes(b"-me\nREADY=1\nMAINPID=1\x1b[2J" + b"x" * 400)
+        said = b"STATUS=not ready: the resolver says: me READY=1 MAINPID=1 [2J"
+        self._answer_until(manager, inspection, said + b"x" * (200 + len(b"STATUS=not ready: ") - len(said)))
+
+    def _answer_until(self, manager: socket.socket, inspection: socket.socket, said: bytes) -> None:
+        """Enforce, until that is said; nothing else may be but that the resolver was not heard yet."""
+        heard, until_s = b"", time.monotonic() + 30
+        manager.setblocking(False)
+        while heard != said:
+            assert time.monotonic() < until_s, f"not said; but {heard!r}"
+            assert heard in {b"", b"STATUS=not ready: the resolver does not answer yet"}, heard
+            inspection.settimeout(0.05)
+            with contextlib.suppress(TimeoutError):
+                self._answer(inspection, enforcing=True, problems=[])
+            with contextlib.suppress(BlockingIOError):
+                heard = manager.recv(1000)
+        manager.settimeout(10)
 
     def _answer(self, inspection: socket.socket, **row: object) -> None:
         peer, _ = inspection.accept()
