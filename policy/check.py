@@ -13,7 +13,7 @@ from policy.addresses import NO_ADDRESSES, AddressSet, cidr_set
 from policy.check_coverage import guarded, reach, rule_covers
 from policy.compiled import Effect, compile_policy, is_wide
 from policy.manifest import Loaded
-from policy.manifest_findings import Finding, Place, Report, shown
+from policy.manifest_findings import Finding, Place, Report, shown, steps_of
 from policy.patterns import parse_pattern
 from policy.rules import Destination, Policy, Rule
 
@@ -69,7 +69,7 @@ def check(loaded: Loaded) -> tuple[Finding, ...]:
 def _place(policy: Policy) -> Place:
     file, _, rest = policy.source.rpartition("#")
     number, slash, pointer = rest.partition("/")
-    return Place(Report(file, int(number)), slash + pointer)
+    return Place(Report(file, int(number)), steps_of(slash + pointer))
 
 
 def _rule_place(policy: Policy, place: Place, index: int) -> Place:

@@ -66,22 +66,28 @@ class Report:
             self.findings.append(Finding(self.file, self.document, "", "error", more, "correct these first"))
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A place in a document. In a ``lenient`` place mistakes have no effect: they are warnings."""
+class Place(msgspec.Struct, frozen=True):
+    """A place in a document. In a ``lenient`` place mistakes have no effect: they are warnings.
+
+    Each value that is read has one, and hardly any is ever named: its pointer is written when it is.
+    """
 
     report: Report
-    pointer: str = ""
+    steps: tuple[str | int, ...] = ()
     lenient: bool = False
 
     def at(self, *steps: str | int) -> Place:
         """The place that many steps further down."""
-        path = "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in steps)
-        return Place(self.report, self.pointer + path, self.lenient)
+        return Place(self.report, self.steps + steps, self.lenient)
 
     def without_effect(self) -> Place:
         """The same place, where mistakes are warnings."""
-        return Place(self.report, self.pointer, lenient=True)
+        return Place(self.report, self.steps, lenient=True)
+
+    @property
+    def pointer(self) -> str:
+        """The RFC 6901 JSON pointer to it."""
+        return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in self.steps)
 
     def error(self, message: str, fix: str) -> None:
         """Something here is not understood."""
@@ -99,6 +105,11 @@ class Place:
     def origin(self) -> str:
         """``file#document/pointer``: what `Policy.source` holds."""
         return f"{self.report.file}#{self.report.document}{self.pointer}"
+
+
+def steps_of(pointer: str) -> tuple[str, ...]:
+    """Return the steps of an RFC 6901 JSON pointer."""
+    return tuple(step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:])
 
 
 def printable(words: str) -> str:
