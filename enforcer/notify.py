@@ -173,7 +173,7 @@ class Readiness:
             self.conclude("enforcing")
 
     def _say(self, status: str) -> None:
-        """Tell it once. A line of its own would be a state: the words are a worker's, so they stay in theirs."""
+        """Tell it once, on one line: the words are a worker's, and each line is a state of the service."""
         status = "".join(char if char.isprintable() else " " for char in status)
         if status != self._status:
             self._status = status

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, MutableMapping
-from typing import Any, Literal, Protocol
+from collections.abc import Mapping
+from typing import Literal, Protocol
 
 import msgspec
-import structlog
 
 from policy.runtime.clock import wall_now
 
@@ -37,7 +36,7 @@ class Records(Protocol):
 
 
 class LogRecords:
-    """Records on standard error through structlog.
+    """Records on standard error, each one write.
 
     ``form`` is json or console, ``level`` the least that is written.
     """
@@ -45,11 +44,7 @@ class LogRecords:
     def __init__(self, node: str, level: str = "info", form: str = "json") -> None:
         self._node = node
         self._least = logging.getLevelNamesMapping()[level.upper()]
-        self._logger = structlog.wrap_logger(
-            structlog.PrintLogger(sys.stderr),
-            processors=[_stamped, _as_json if form == "json" else _as_text],
-            wrapper_class=structlog.BoundLogger,
-        ).bind(node=node)
+        self._line = _as_json if form == "json" else _as_text
 
     def tell(
         self,
@@ -61,10 +56,12 @@ class LogRecords:
     ) -> None:
         """See ``Records``."""
         if self.is_told(level):
-            said = {**(fields or {}), "reason": reason} if reason else dict(fields or {})
-            self._logger.info(
-                event, level=level, **{name: value for name, value in said.items() if value != ""}
-            )
+            said = {**(fields or {}), "reason": reason} if reason else fields or {}
+            record: dict[str, object] = {
+                "event": event, "at": wall_now(), "node": self._node, "level": level,
+            }  # fmt: skip
+            record |= {name: value for name, value in said.items() if value != ""}
+            sys.stderr.write(f"{self._line(record)}\n")
 
     def is_told(self, level: Level) -> bool:
         """See ``Records``."""
@@ -75,14 +72,11 @@ class LogRecords:
         self._least = logging.getLevelNamesMapping()[level.upper()]
 
 
-def _stamped(_: Any, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    return {"event": fields.pop("event"), "at": wall_now(), **fields}
+def _as_json(record: Mapping[str, object]) -> str:
+    return msgspec.json.encode(record).decode()
 
 
-def _as_json(_: Any, __: str, fields: MutableMapping[str, Any]) -> str:
-    return msgspec.json.encode(fields).decode()
-
-
-def _as_text(_: Any, __: str, fields: MutableMapping[str, Any]) -> str:
-    head = f"{fields.pop('at')} {fields.pop('level')} {fields.pop('event')}"
-    return " ".join([head, *(f"{name}={value!r}" for name, value in fields.items())])
+def _as_text(record: Mapping[str, object]) -> str:
+    said = dict(record)
+    head = f"{said.pop('at')} {said.pop('level')} {said.pop('event')}"
+    return " ".join([head, *(f"{name}={value!r}" for name, value in said.items())])

@@ -22,7 +22,6 @@ from enforcer.node import Reported, Unreported
 from enforcer.records import LogRecords
 from enforcer.removal import forget_removed, removal_of, take_away
 from enforcer.reports.opening import open_reports
-from enforcer.reports.service import LOOK_S
 from enforcer.routes import Routes
 from enforcer.sources import Seen
 from enforcer.sources.opening import open_source
@@ -91,7 +90,7 @@ class Removed:
         inspect.listen(self._reactor, self._folder, askers)
         if self._written is not None:
             self._written.start()
-            every(self._reactor, LOOK_S, self._written.look, self._failed)
+            every(self._reactor, self._written.look_every_s, self._written.look, self._failed)
         self.source.start(self.removal.look)
 
     def status(self) -> Row:

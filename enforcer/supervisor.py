@@ -1,7 +1,8 @@
 """Keep the workers of one node running, and their DNS sockets open while they are not.
 
 Theory of operation: the parent opens the sockets once, loads both programs' code, and forks a
-worker for each. A worker that dies is forked again at once; what arrived meanwhile waits in the
+worker for each; at the start the enforcer, which has more to do, is forked before the resolver's
+code is loaded. A worker that dies is forked again at once; what arrived meanwhile waits in the
 sockets' buffers. SIGHUP goes to the workers, SIGTERM ends them in order (the resolver first: it
 drains with the enforcer's help). An enforcer runs while this is the owner of the node's rules
 (``tenure``), a resolver always. As a container's first process it reaps whatever ends there. Never
@@ -26,7 +27,7 @@ from typing import NamedTuple
 from enforcer.health import SILENT_S, STALE_S, HealthSocket, Pulse, Told
 from enforcer.notify import Notifier, Readiness
 from enforcer.tenure import Sockets, SupervisorError, Tenure
-from enforcer.workers import LONG_LIFE_S, Given, Worker, pause_s, start
+from enforcer.workers import LONG_LIFE_S, Given, Worker, pause_s, preload, start
 
 __all__ = ["EXIT_FAILED", "EXIT_OK", "EXIT_USAGE", "Node", "Supervisor", "SupervisorError"]
 
@@ -70,7 +71,7 @@ class _Seat:
 
 
 class Supervisor:
-    """Runs until it is told to end. ``run`` may be called once."""
+    """Runs until it is told to end. ``run`` may be called once; an authority's code is loaded before that."""
 
     def __init__(self, node: Node, workers: Sequence[Worker], environ: Mapping[str, str]) -> None:
         self._node = node
@@ -140,7 +141,7 @@ class Supervisor:
     def _keep_running(self, now: float, open_sockets: OpenSockets, forget: Callable[[], None]) -> None:
         if self._authority:
             self._hold(now, open_sockets)
-        for seat in self._seats:
+        for seat in reversed(self._seats):  # the authority first
             if seat.start_at is None and not seat.pid and not seat.worker.authority:
                 seat.start_at = now
             if seat.start_at is not None and seat.start_at <= now:
@@ -154,6 +155,8 @@ class Supervisor:
 
     def _start(self, seat: _Seat, now: float, forget: Callable[[], None]) -> None:
         lock = self._tenure.lock.descriptor if seat.worker.authority else _NO_LOCK
+        if not seat.starts and not seat.worker.authority:
+            preload(seat.worker)
         given = Given(self._node.config_path, self._tenure.sockets, lock, self._life_line)
         theirs = None if seat.worker.authority else seat.pulse.begin()
         seat.pid, seat.started_at, seat.start_at = start(seat.worker, given, forget, theirs), now, None
@@ -287,7 +290,9 @@ class Supervisor:
         for seat in self._seats:
             pulse = seat.pulse
             if not seat.worker.authority and not (pulse.is_ready and now - pulse.said_at <= STALE_S):
-                return f"the {seat.worker.name} {f'says: {pulse.said}' if pulse.said else 'does not answer yet'}"
+                return (
+                    f"the {seat.worker.name} {f'says: {pulse.said}' if pulse.said else 'does not answer yet'}"
+                )
         return ""
 
     def _of(self, seat: _Seat, now: float, said_at: float, *, ready: bool, why: str) -> Told:

@@ -31,7 +31,6 @@ from enforcer.journaled import known_answers, replayed_answers
 from enforcer.kernel import Kernel
 from enforcer.kube.access import AccessError
 from enforcer.layout import Layout
-from enforcer.ledger import MemoryLedger
 from enforcer.node import Node
 from enforcer.probe import Questions
 from enforcer.proving import Proving
@@ -39,13 +38,9 @@ from enforcer.reconciler import Reconciler
 from enforcer.records import LogRecords
 from enforcer.removal import removal_of
 from enforcer.reports.opening import open_reports
-from enforcer.reports.service import LOOK_S
 from enforcer.revision import OnRevoke
 from enforcer.routes import Routes
-from enforcer.sharing.nodes.remote import TICK_S
-from enforcer.sharing.publishing.ledger import RedisLedger
-from enforcer.sharing.publishing.outbox import Outbox
-from enforcer.sharing.service import Here, Sharing
+from enforcer.sharing.opening import ledger_of, open_sharing
 from enforcer.sources import Source
 from enforcer.sources.opening import is_same_place, open_source
 from enforcer.watch import Watch, every
@@ -91,8 +86,7 @@ class Wiring:
         self._kernel = Kernel()
         self._able = capabilities(self._kernel, self._folder / "able", boot_id)
         self._routes = routes or Routes()
-        self.ledger = _ledger(settings)
-        self.sharing: Sharing | None = None
+        self.ledger = ledger_of(settings)
         self._blocked = BlockedRecords(settings.limits.blocked_records)
         self._replayed = replay(self._folder / "journal", boot_id)
         self._journal = Journal(self._folder / "journal", boot_id)
@@ -213,26 +207,21 @@ class Wiring:
 
     def _share(self, settings: Settings) -> None:
         """Join shared state, where there is any."""
-        redis, ledger = settings.state.redis, self.ledger
-        if redis is None or not isinstance(ledger, RedisLedger):
-            return
-        here = Here(
-            settings=lambda: self._settings,
+        self.sharing = open_sharing(
+            self._reactor,
+            settings,
+            self.ledger,
+            blocked=self._blocked,
+            records=self._records,
+            in_force=lambda: self._settings,
             snapshot=lambda: self.reconciler.snapshot,
             status=self.node.status,
             look_again=self._look_again,
             asked=self.hub.came,
-        )
-        self.sharing = Sharing(
-            reactor=self._reactor,
-            redis=redis,
-            settings=settings,
-            ledger=ledger,
-            blocked=self._blocked,
-            records=self._records,
-            here=here,
             failed=self._failed,
         )
+        if self.sharing is None:
+            return
         self.hub.elsewhere = self.sharing.remote
         self.node.shared = self.sharing
 
@@ -287,10 +276,10 @@ class Wiring:
             web.Door(self._reactor, asked, pages, self._records).open()
         if self.sharing is not None:
             self.sharing.start()
-            every(self._reactor, TICK_S, self.sharing.tick, self._failed)
+            every(self._reactor, self.sharing.tick_every_s, self.sharing.tick, self._failed)
         if self.reports is not None:
             self.reports.start()
-            every(self._reactor, LOOK_S, self.reports.look, self._failed)
+            every(self._reactor, self.reports.look_every_s, self.reports.look, self._failed)
         self.source.start(self.removal.look)
 
     def close(self) -> None:
@@ -380,11 +369,6 @@ class Wiring:
             self._journal.flush()
         except OSError as error:
             self._records.tell("journal.failed", "error", reason=f"{error.strerror}; no grant outlives us")
-
-
-def _ledger(settings: Settings) -> MemoryLedger:
-    redis = settings.state.redis
-    return MemoryLedger() if redis is None else RedisLedger(Outbox(redis.pending_records, now))
 
 
 def _limits(settings: Settings) -> GrantLimits:

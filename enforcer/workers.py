@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,12 +74,10 @@ def pause_s(short_lives: int) -> float:
     return min(0.1 * 2.0 ** min(short_lives - _FREE_DEATHS - 1, 16), _LONGEST_PAUSE_S)
 
 
-def preload(workers: Iterable[Worker]) -> None:
-    """Import what the workers need, so that each later fork is ready in milliseconds."""
-    for worker in workers:
-        importlib.import_module(worker.module).preload()
-    gc.collect()
-    gc.freeze()  # keeps the pages of what was loaded shared with every fork
+def preload(worker: Worker) -> None:
+    """Import what a worker needs, so that each fork is ready in milliseconds and shares the pages of it."""
+    importlib.import_module(worker.module).preload()
+    gc.freeze()  # nothing is collected before: what that would free leaves holes, into which forks write
 
 
 def start(

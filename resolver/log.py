@@ -6,12 +6,11 @@ line or reach a terminal's control characters.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from collections.abc import MutableMapping
-from typing import Any, Literal, Protocol
-
-import structlog
+from collections.abc import Mapping
+from typing import Literal, Protocol
 
 from policy.runtime.clock import wall_now
 
@@ -26,27 +25,25 @@ class Log(Protocol):
 
 
 class StderrLog:
-    """Records through structlog; every one has ``event``, ``at`` (RFC 3339), ``level`` and ``node``."""
+    """Every record has ``event``, ``at`` (RFC 3339), ``level`` and ``node``. ``form`` is json or console."""
 
     def __init__(self, node: str, level: str = "info", form: str = "json") -> None:
+        self._node = node
         self._least = logging.getLevelNamesMapping()[level.upper()]
-        render = structlog.processors.JSONRenderer() if form == "json" else _as_text
-        self._logger = structlog.wrap_logger(
-            structlog.PrintLogger(sys.stderr),
-            processors=[_stamped, render],
-            wrapper_class=structlog.BoundLogger,
-        ).bind(node=node)
+        self._line = _as_json if form == "json" else _as_text
 
     def tell(self, event: str, level: Level = "info", **fields: object) -> None:
         """See ``Log``."""
         if logging.getLevelNamesMapping()[level.upper()] >= self._least:
-            self._logger.info(event, level=level, **fields)
+            record = {"event": event, "at": wall_now(), "node": self._node, "level": level, **fields}
+            sys.stderr.write(f"{self._line(record)}\n")
 
 
-def _stamped(_: Any, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    return {"event": fields.pop("event"), "at": wall_now(), **fields}
+def _as_json(record: Mapping[str, object]) -> str:
+    return json.dumps(record, default=repr)
 
 
-def _as_text(_: Any, __: str, fields: MutableMapping[str, Any]) -> str:
-    head = f"{fields.pop('at')} {fields.pop('level')} {fields.pop('event')}"
-    return " ".join([head, *(f"{name}={value!a}" for name, value in fields.items())])
+def _as_text(record: Mapping[str, object]) -> str:
+    said = dict(record)
+    head = f"{said.pop('at')} {said.pop('level')} {said.pop('event')}"
+    return " ".join([head, *(f"{name}={value!a}" for name, value in said.items())])

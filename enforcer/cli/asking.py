@@ -12,8 +12,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from enforcer.cli.escaping import safe
 from enforcer.cli.options import CommandFailure
-from enforcer.cli.output import Row, safe
+from enforcer.cli.output import Row
 
 ANSWER_WITHIN_S = 10.0
 

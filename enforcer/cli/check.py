@@ -10,8 +10,9 @@ import msgspec
 from rich.text import Text
 
 from enforcer.cli import manifests
+from enforcer.cli.escaping import safe
 from enforcer.cli.options import EXIT_FAILED, config_option, output_option, reader_settings
-from enforcer.cli.output import console, safe, show_json, show_yaml
+from enforcer.cli.output import console, show_json, show_yaml
 from policy.check import check as lint
 from policy.manifest import Finding, load_manifests
 

@@ -16,7 +16,7 @@ import click
 
 from enforcer.cli.options import CommandFailure, UsageFailure, config_option, daemon_settings
 from enforcer.ruleset import Layout
-from enforcer.sharing.service import preload as preload_sharing
+from enforcer.sharing.opening import preload as preload_sharing
 from enforcer.sockets import SocketRefused, open_dns_sockets, open_listen_sockets
 from enforcer.sources.opening import preload as preload_source
 from enforcer.supervisor import Node, Supervisor, SupervisorError
@@ -79,9 +79,7 @@ def _run(config: str | None, workers: tuple[Worker, ...], health: str, *, takes_
         raise UsageFailure("the enforcer writes the kernel's rules: run this as root")
     try:
         if is_authority:
-            preload_source(settings)
-            preload_sharing(settings)
-        preload(workers)
+            preload_authority(settings)
     except ModuleNotFoundError as error:
         if error.name not in _PACKAGE_OF:
             raise
@@ -104,6 +102,13 @@ def _run(config: str | None, workers: tuple[Worker, ...], health: str, *, takes_
         )
     except SupervisorError as error:
         raise CommandFailure(str(error)) from None
+
+
+def preload_authority(settings: Settings) -> None:
+    """Import what the enforcer needs with these settings, and nothing that it does not: a start waits for it."""
+    preload_source(settings)
+    preload_sharing(settings)
+    preload(ENFORCER)
 
 
 def _ended_early(_number: int, _frame: Any) -> None:

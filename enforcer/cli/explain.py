@@ -18,6 +18,7 @@ import yaml
 from rich.text import Text
 
 from enforcer.cli.asking import ask
+from enforcer.cli.escaping import safe
 from enforcer.cli.grants import pod_of, port_of
 from enforcer.cli.manifests import governed, read
 from enforcer.cli.options import (
@@ -29,7 +30,7 @@ from enforcer.cli.options import (
     output_option,
     reader_settings,
 )
-from enforcer.cli.output import Row, console, safe, span
+from enforcer.cli.output import Row, console, span
 from enforcer.worlds import world_of
 from policy.addresses import to_packed
 from policy.manifest import load_manifests

@@ -19,8 +19,8 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 
+from enforcer.cli.escaping import safe
 from enforcer.cli.options import CommandFailure, DurationParameter, UsageFailure
-from enforcer.cli.output import safe
 from enforcer.witness import ADDRESS
 from policy import gate as question
 from policy.runtime.resolvconf import host_upstreams

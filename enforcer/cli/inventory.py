@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import click
 
 from enforcer.cli.asking import ask
+from enforcer.cli.escaping import safe
 from enforcer.cli.options import (
     EXIT_FAILED,
     UsageFailure,
@@ -18,7 +19,7 @@ from enforcer.cli.options import (
     output_option,
     reader_settings,
 )
-from enforcer.cli.output import NODE, Column, Row, safe, show
+from enforcer.cli.output import NODE, Column, Row, show
 
 _COLOR = {
     "covered": "green",

@@ -14,7 +14,7 @@ from typing import IO, Any, Literal
 
 import click
 
-from enforcer.cli.output import safe
+from enforcer.cli.escaping import safe
 from policy.runtime.kinds import Duration, Wrong
 from policy.runtime.settings import DEFAULT_PATH, Settings, SettingsError, load_settings
 

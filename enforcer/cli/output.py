@@ -1,15 +1,13 @@
 """Rows to a terminal, a pipe or a program.
 
-Owns the forms table, wide, json and yaml, and the escaping of everything that comes from a record:
-a name that an attacker chose must not move the cursor, ring the bell or reverse the text. JSON and
-YAML are exact (and ASCII); tables fit the terminal, or are as wide as they need to be in a pipe.
+Owns the forms table, wide, json and yaml; what comes from a record is escaped. JSON and YAML are exact
+(and ASCII); tables fit the terminal, or are as wide as they need to be in a pipe.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -20,8 +18,9 @@ from rich.padding import PaddingDimensions
 from rich.table import Table
 from rich.text import Text
 
+from enforcer.cli.escaping import safe
+
 Row = dict[str, Any]
-_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _NO_LIMIT = 100_000
 _PADDING: PaddingDimensions = (0, 2, 0, 0)
 
@@ -46,16 +45,6 @@ def node_of(row: Row) -> str:
 
 
 NODE = Column("NODE", node_of, wide=True, style=lambda row: "red" if row.get("lost") else "", among=True)
-
-
-def safe(text: str) -> str:
-    """Escape what a terminal would obey: control characters, bidirectional overrides, the invisible."""
-    return "".join(_escaped(char) if unicodedata.category(char) in _UNSAFE else char for char in text)
-
-
-def _escaped(char: str) -> str:
-    code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def is_terminal() -> bool:

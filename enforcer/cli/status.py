@@ -9,6 +9,7 @@ import click
 from rich.text import Text
 
 from enforcer.cli.asking import NotRunning, ask
+from enforcer.cli.escaping import safe
 from enforcer.cli.options import (
     EXIT_FAILED,
     CommandFailure,
@@ -18,7 +19,7 @@ from enforcer.cli.options import (
     output_option,
     reader_settings,
 )
-from enforcer.cli.output import Column, Row, console, node_of, safe, show
+from enforcer.cli.output import Column, Row, console, node_of, show
 
 _ASK_EVERY_S = 0.1
 _WORDS = {

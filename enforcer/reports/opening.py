@@ -1,24 +1,26 @@
 """Makes the reports of a node whose policies come from an API server.
 
-Owns the choice whether there are any. The client is imported only where it is used, as by the source.
+Owns the choice whether there are any. They, and the client, are imported only where they are used, as by
+the source.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.python.failure import Failure
 
 from enforcer.blocked import BlockedRecords
 from enforcer.node import Reported
 from enforcer.records import Records
-from enforcer.reports.service import Reports
-from enforcer.reports.told import NodeTold
 from policy.runtime.clock import MonotonicReactor
 from policy.runtime.settings import Settings
 from policy.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from enforcer.reports.service import Reports
 
 
 class Reporting(Protocol):
@@ -46,13 +48,14 @@ def open_reports(
     if settings.policy.source != "kubernetes":
         return None
     access = importlib.import_module("enforcer.sources.kubernetes.opening").access_of(settings)
-    reports = Reports(
+    told = importlib.import_module("enforcer.reports.told").NodeTold
+    reports: Reports = importlib.import_module("enforcer.reports.service").Reports(
         reactor=reactor,
         door=importlib.import_module("enforcer.kube.client").Api(
             access, user_agent=f"nameward-enforcer/{version}"
         ),
         node=settings.node,
-        told=NodeTold(settings.node, node.status, snapshot, lambda: node.removed),
+        told=told(settings.node, node.status, snapshot, lambda: node.removed),
         blocked=blocked,
         records=records,
         events_per_hour=settings.policy.kubernetes.events_per_hour,

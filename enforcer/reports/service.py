@@ -114,6 +114,8 @@ Done = Callable[[End], None]
 class Reports:
     """Looks now and then whether there is something to write; writes one thing at a time."""
 
+    look_every_s = LOOK_S
+
     def __init__(
         self,
         *,
@@ -157,7 +159,7 @@ class Reports:
         return {("nameward_events_total", (outcome,)): count for outcome, count in outcomes.items()}
 
     def start(self) -> None:
-        """Begin; ``look`` is to be called every ``LOOK_S``."""
+        """Begin; ``look`` is to be called every ``look_every_s``."""
         threading.Thread(target=self._run, name="reports", daemon=True).start()
 
     def stop(self) -> None:

@@ -20,7 +20,7 @@ from enforcer.inventory import Inventory
 from enforcer.metrics import Series
 from enforcer.records import Records
 from enforcer.sharing.cluster.view import View
-from enforcer.sharing.nodes.remote import Remote
+from enforcer.sharing.nodes.remote import TICK_S, Remote
 from enforcer.sharing.publishing.facts import facts_of
 from enforcer.sharing.publishing.ledger import RedisLedger
 from enforcer.sharing.publishing.namesake import Namesake
@@ -41,13 +41,7 @@ if TYPE_CHECKING:
 
 SESSION_BYTES = 4
 _DOOR = "enforcer.sharing.redis.door"
-"""Imported only where state is shared: Redis's client costs 12 MiB and a sixth of a start."""
-
-
-def preload(settings: Settings) -> None:
-    """Import what sharing needs, if any state is shared; before a fork."""
-    if settings.state.redis is not None:
-        importlib.import_module(_DOOR)
+"""Imported only where it is opened: it needs Redis's client."""
 
 
 class Here(NamedTuple):
@@ -67,6 +61,8 @@ class Here(NamedTuple):
 
 class Sharing:
     """See the module."""
+
+    tick_every_s = TICK_S
 
     def __init__(
         self,
@@ -148,7 +144,7 @@ class Sharing:
         self.door.stop()
 
     def tick(self) -> None:
-        """Do what is due; every ``TICK_S``."""
+        """Do what is due; every ``tick_every_s``."""
         self.remote.tick()
         self._namesake.look()
 

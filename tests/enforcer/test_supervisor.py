@@ -24,7 +24,9 @@ import os, pathlib, signal
 folder = pathlib.Path(os.environ["FOLDER"])
 
 def preload():
-    (folder / "preloaded").touch()
+    with (folder / "loaded").open("a") as loaded:
+        children = pathlib.Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        loaded.write(f"{KIND} beside {len(children)}\\n")
 
 def run(config_path, sockets):
     if "usage" in os.environ:
@@ -78,7 +80,9 @@ from enforcer.workers import Worker, preload
 workers = [Worker("enforcer", "fake_enforcer", True), Worker("resolver", "fake_resolver", False)]
 workers = [worker for worker in workers if worker.name in os.environ.get("WORKERS", "enforcer resolver")]
 workers += [Worker("resolver-1", "fake_resolver", False, 1)] * ("SECOND" in os.environ)
-preload(workers)
+for worker in workers:
+    if worker.authority:
+        preload(worker)
 if "REAPER" in os.environ:
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: as a container's first process
 def sockets(given):
@@ -166,7 +170,7 @@ def running(tmp_path: Path, environ: dict[str, str]) -> Iterator[Running]:
 
 
 def test_a_worker_gets_only_what_is_its_own(running: Running) -> None:
-    """The enforcer has the DNS sockets, the lock and the life line; the resolver the life line and its pulse."""
+    """The enforcer has the DNS sockets, the lock, the life line; the resolver the life line and its pulse."""
     running.pid("enforcer")
     running.pid("resolver")
     _, names, descriptors = running.lives("enforcer")[0]
@@ -179,6 +183,14 @@ def test_a_worker_gets_only_what_is_its_own(running: Running) -> None:
     _, names, descriptors = running.lives("resolver")[0]
     assert names == "pulse"
     assert [kept.partition(":")[0] for kept in descriptors.split("|")] == ["pipe", "socket"]
+
+
+def test_the_resolvers_code_is_loaded_while_the_enforcer_starts(running: Running) -> None:
+    """Once, in the supervisor: the enforcer has more to do, and waits for no code but its own."""
+    running.pid("enforcer")
+    os.kill(running.pid("resolver"), signal.SIGKILL)
+    running.pid("resolver", 1)
+    assert (running.folder / "loaded").read_text() == "enforcer beside 0\nresolver beside 1\n"
 
 
 @pytest.mark.parametrize("kind", ["enforcer", "resolver"])
@@ -334,7 +346,9 @@ class TestNotify:
         self._answer(inspection, enforcing=False, problems=["the guard table is missing"])
         assert manager.recv(500) == b"STATUS=not enforcing: the guard table is missing"
         pulse.write_bytes(b"-no policy was loaded yet")
-        self._answer_until(manager, inspection, b"STATUS=not ready: the resolver says: no policy was loaded yet")
+        self._answer_until(
+            manager, inspection, b"STATUS=not ready: the resolver says: no policy was loaded yet"
+        )
         pulse.write_bytes(b"+")
         self._answer_until(manager, inspection, b"READY=1\nSTATUS=enforcing")
         running.process.terminate()
@@ -348,7 +362,7 @@ class TestNotify:
         for _ in range(20):
             self._answer(inspection, enforcing=True, problems=[])
         assert manager.recv(500) == b"STATUS=not ready: the resolver does not answer yet"
-        manager.setblocking(False)
+        manager.settimeout(0)
         with pytest.raises(BlockingIOError):
             manager.recv(500)
 
@@ -363,7 +377,7 @@ class TestNotify:
     def _answer_until(self, manager: socket.socket, inspection: socket.socket, said: bytes) -> None:
         """Enforce, until that is said; nothing else may be but that the resolver was not heard yet."""
         heard, until_s = b"", time.monotonic() + 30
-        manager.setblocking(False)
+        manager.settimeout(0)
         while heard != said:
             assert time.monotonic() < until_s, f"not said; but {heard!r}"
             assert heard in {b"", b"STATUS=not ready: the resolver does not answer yet"}, heard
