@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Mapping
 
 _ANSWER_BYTES = 1 << 20
-_ASK_AFTER_S, _ASK_AFTER_AT_MOST_S = 0.025, 1.0
+_ASK_AFTER_S, _ASK_AFTER_AT_MOST_S = 0.04, 1.0
 _ASK_SHARE = 40
 """What took so long is asked for again after this part of it: a start is noticed within a fortieth."""
 _FOLLOW_EVERY_S = 1.0

@@ -19,6 +19,8 @@ from enforcer.witness import REMEMBERED_S
 
 TICK_S = 0.25
 QUESTIONS_A_TICK = 32
+SOON_S = 0.02
+"""Until who was admitted is asked: kernels count in ticks of up to 10 ms, and what they met before is no answer."""
 FOUND_OUT_S = 10.0
 """So long a node that begins, and one that admits nobody, may take to find out."""
 CONTROL_FROM = 3
@@ -69,8 +71,10 @@ class Proving:
         awaited: Callable[[], int],
         untracked_by: Callable[[], Iterable[str]],
         now: Callable[[], float],
+        later: Callable[[float, Callable[[], None]], object],
         changed: Callable[[], None],
     ) -> None:
+        """``later`` has the loop make a call after so many seconds."""
         self._kernel = kernel
         self._asking = asking
         self._ways = ways
@@ -79,6 +83,7 @@ class Proving:
         self._awaited = awaited
         self._untracked_by = untracked_by
         self._now = now
+        self._later = later
         self._changed = changed
         self._proofs = Proofs()
         self._controls: dict[bytes, OpenQuestion] = {}
@@ -91,9 +96,12 @@ class Proving:
         self.findings = Findings()
 
     def pods_changed(self) -> None:
-        """Look again who is admitted."""
-        self._proofs.keep(self._admitted(), self._now())
-        self._conclude(self._now())
+        """Look again who is admitted; who is new is asked soon: a node that starts waits for it."""
+        now = self._now()
+        self._proofs.keep(self._admitted(), now)
+        self._conclude(now)
+        if self._proofs.due(now, 1):
+            self._later(SOON_S, self.tick)
 
     def host_changed(self) -> None:
         """Ask again: the host may lead packets otherwise now."""

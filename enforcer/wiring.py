@@ -156,6 +156,7 @@ class Wiring:
             awaited=lambda: len(self.node.unadmitted),
             untracked_by=lambda: self.watch.untracking(),  # noqa: PLW0108 - made later
             now=now,
+            later=self._reactor.callLater,
             changed=lambda: self.watch.check(),  # noqa: PLW0108 - made later
         )
         self.watch = Watch(

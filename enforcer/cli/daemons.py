@@ -105,7 +105,7 @@ def _run(config: str | None, workers: tuple[Worker, ...], health: str, *, takes_
 
 
 def preload_authority(settings: Settings) -> None:
-    """Import what the enforcer needs with these settings, and nothing that it does not: a start waits for it."""
+    """Import what the enforcer needs with these settings, and no more: a start waits for it."""
     preload_source(settings)
     preload_sharing(settings)
     preload(ENFORCER)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from enforcer.elements import Element, Renew
@@ -88,6 +88,7 @@ class Scene:
         self.pods, self.ways, self.records = Pods(self.kernel), Ways(), KeptRecords()
         self.admitted = [self.identity(number) for number in numbers]
         self.changes = self.awaited = 0
+        self.due: list[tuple[float, Callable[[], None]]] = []
         self.chains: Iterable[str] = ()
         self.proving = Proving(
             kernel=self.kernel,
@@ -98,6 +99,7 @@ class Scene:
             awaited=lambda: self.awaited,
             untracked_by=lambda: self.chains,
             now=self.clock,
+            later=lambda seconds, call: self.due.append((seconds, call)),
             changed=self.changed,
         )
         self.proving.pods_changed()
@@ -124,6 +126,18 @@ def test_pods_are_proved_and_that_is_told_once() -> None:
     changes = scene.changes
     assert scene.run(20).enforced == {"uid-10", "uid-11"}
     assert scene.changes == changes
+
+
+def test_a_pod_that_is_admitted_is_asked_before_the_next_tick() -> None:
+    """A node that starts enforces no sooner than that. Who was asked is not asked again by it."""
+    scene = Scene(10)
+    ((seconds, ask),) = scene.due
+    assert seconds < TICK_S / 10
+    scene.clock.at += seconds
+    ask()
+    assert scene.proving.enforced == {"uid-10"}
+    scene.proving.pods_changed()
+    assert len(scene.due) == 1
 
 
 def test_a_pod_that_goes_is_not_enforced_any_more() -> None:

@@ -224,6 +224,7 @@ def test_a_redirect_is_found_named_and_forgotten(node: Node, lab: Lab) -> None:
             awaited=lambda: 0,
             untracked_by=tuple,
             now=time.monotonic,
+            later=lambda _, call: None,
             changed=lambda: None,
         )
         proving.pods_changed()
