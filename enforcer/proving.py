@@ -20,7 +20,7 @@ from enforcer.witness import REMEMBERED_S
 TICK_S = 0.25
 QUESTIONS_A_TICK = 32
 SOON_S = 0.02
-"""Until who was admitted is asked: kernels count in ticks of up to 10 ms, and what they met before is no answer."""
+"""Until who was admitted is asked: kernels count in ticks of 10 ms, and what they met before is no answer."""
 FOUND_OUT_S = 10.0
 """So long a node that begins, and one that admits nobody, may take to find out."""
 CONTROL_FROM = 3

@@ -1,6 +1,7 @@
 """Metrics and health over HTTP: ``/metrics``, ``/livez``, ``/readyz``.
 
-Owns the three resources, who may read the metrics, and the listening socket. Reads, never changes.
+Owns the three resources, who may read the metrics, and the listening socket. Reads, never changes. TLS
+(``enforcer.certificate``) is imported where there is a certificate.
 ``/livez`` answers as long as the loop turns; ``/readyz`` is 200 exactly while the node enforces, else 503
 with what is missing. Invariant: with a token file the metrics are given to nobody who does not send what
 stands in it, and to nobody at all while it cannot be read.
@@ -10,25 +11,18 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from OpenSSL import SSL
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    IListeningPort,
-    IOpenSSLServerConnectionCreator,
-)
+from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort, IProtocolFactory
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
-from zope.interface import implementer
 
 from enforcer.records import Records
 from policy.runtime.clock import MonotonicReactor
@@ -120,34 +114,6 @@ def site(
     return found
 
 
-@implementer(IOpenSSLServerConnectionCreator)
-class _Certificate:
-    """The certificate of the pages, read again when its files change. Twisted asks for each connection."""
-
-    def __init__(self, cert_file: str, key_file: str) -> None:
-        self._files = cert_file, key_file
-        self._seen: tuple[int, ...] = ()
-        self._context = self._loaded()
-
-    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N802, ARG002
-        """Twisted: a connection by the files as they are; by the last good ones while they are none."""
-        with contextlib.suppress(OSError, SSL.Error):
-            self._context = self._loaded()
-        return SSL.Connection(self._context, None)
-
-    def _loaded(self) -> SSL.Context:
-        seen = tuple(Path(file).stat().st_mtime_ns for file in self._files)
-        if seen == self._seen:
-            return self._context
-        context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        context.set_min_proto_version(SSL.TLS1_2_VERSION)
-        context.use_certificate_chain_file(self._files[0])
-        context.use_privatekey_file(self._files[1])
-        context.check_privatekey()
-        self._seen = seen
-        return context
-
-
 class _Bounded(WrappingFactory):
     """Passes ``MAX_CONNECTIONS`` on at one time; what comes beyond is closed."""
 
@@ -176,17 +142,15 @@ class Door:
         """Listen. What keeps it from that is told once, and tried again."""
         self._again = None
         address, number = parse_listen(self._settings.listen)
-        pages: WrappingFactory | TLSMemoryBIOFactory = self._pages
+        pages: IProtocolFactory = self._pages
         try:
             if self._settings.cert_file:
-                certificate = _Certificate(self._settings.cert_file, self._settings.key_file)
-                pages = TLSMemoryBIOFactory(
-                    certificate, isClient=False, wrappedFactory=pages, clock=self._reactor
-                )
+                over_tls = importlib.import_module("enforcer.certificate").over_tls
+                pages = over_tls(pages, self._settings.cert_file, self._settings.key_file, self._reactor)
             self._port = self._reactor.listenTCP(number, pages, interface=address)
         except CannotListenError as error:
             self._wait(f"{self._settings.listen}: {error.socketError}; nobody can read the metrics there")
-        except (OSError, SSL.Error) as error:
+        except OSError as error:
             self._wait(f"metrics.certFile or metrics.keyFile cannot be used ({error!r:.200})")
 
     @property

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.main import installReactor
+
+from policy.runtime.plain_reactor import EPollReactor
 
 
 def now() -> float:
