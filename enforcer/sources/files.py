@@ -14,7 +14,6 @@ from time import thread_time
 from typing import NamedTuple
 
 from twisted.internet import inotify
-from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
@@ -26,6 +25,7 @@ from enforcer.sources import Seen
 from enforcer.sources.tree import SETTLE_S, Tree
 from policy.manifest import Governed
 from policy.manifest_assembly import Assembly
+from policy.runtime.plain_reactor import EPollReactor
 
 POLL_S, LONGEST_POLL_S = 2.0, 5.0
 LOOKING_SHARE = 50
