@@ -25,6 +25,9 @@ MAX_WAYS = 1024
 """Different permits of which the ways are remembered."""
 MAX_OPENINGS_A_TURN = 8192
 """A permit of many ports is hundreds of elements an address: beyond so many, requests wait for a turn."""
+MAX_OPENINGS_ELSEWHERE = 2048
+"""Of other nodes' requests in one turn, and of one of them: so long (25 ms) may lookups here wait for it."""
+ENDLESS = 1 << 60
 MAX_NAME_CHARS = 1024
 """Longest presentation form of a name: 255 octets, each escaped as ``\\DDD``."""
 
@@ -63,10 +66,11 @@ def admitted_of(accounts: Iterable[Account]) -> dict[str, Admitted]:
 
 
 class Decided(NamedTuple):
-    """A request with what became of it."""
+    """A request with what became of it. ``work``: elements that were looked at for it."""
 
     request: GrantRequested
     answer: GrantAnswered
+    work: int = 0
 
 
 class _Ways(NamedTuple):
@@ -78,7 +82,7 @@ class _Ways(NamedTuple):
 class _Turn:
     """What one batch is about to do; nothing of it has happened yet."""
 
-    __slots__ = ("answers", "new", "new_total", "now", "openings", "staged")
+    __slots__ = ("answers", "most", "new", "new_total", "now", "openings", "staged", "work")
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -88,6 +92,9 @@ class _Turn:
         self.answers: list[Answer] = []
         self.new: dict[bytes, int] = {}
         self.new_total = 0
+        self.work = 0
+        """Elements that were looked at so far, and (``most``) beyond which no other address is."""
+        self.most = ENDLESS
 
     def grants(self) -> list[Grant]:
         """Return the transaction: fresh elements, and those that are prolonged."""
@@ -126,28 +133,43 @@ class Authority:
         """By the identity of the permits (which the entry keeps alive): none is compared or hashed."""
 
     def answer(
-        self, requests: Sequence[GrantRequested], now: float
+        self, requests: Sequence[GrantRequested], now: float, others: Sequence[GrantRequested] = ()
     ) -> tuple[list[Decided], list[GrantRequested]]:
         """Decide a batch in one transaction. Returns what is decided, and what waits: for its pod, or a turn.
 
-        If the kernel refuses the batch, each request is tried alone, so that one refusal is
-        one request's.
+        ``others`` are other nodes' requests: they come last, and may open little. If the kernel refuses the
+        batch, each request is tried alone, so that one refusal is one request's.
         """
         turn = _Turn(now)
         decided: list[Decided] = []
         waiting: list[GrantRequested] = []
         for request in requests:
-            is_full = len(turn.openings) >= MAX_OPENINGS_A_TURN
-            answer = None if is_full else self._decide(request, turn)
-            if answer is None:
-                waiting.append(request)
-            else:
-                decided.append(Decided(request, answer))
+            self._put(request, turn, MAX_OPENINGS_A_TURN, decided, waiting)
+        full = min(turn.work + MAX_OPENINGS_ELSEWHERE, MAX_OPENINGS_A_TURN)
+        for request in others:
+            turn.most = turn.work + MAX_OPENINGS_ELSEWHERE
+            self._put(request, turn, full, decided, waiting)
         if not self._realize(turn):
-            alone = [self._alone(each.request, now) for each in decided]
+            alone = [self._alone(each, now) for each in decided]
             return alone, waiting
         self._count(decided)
         return decided, waiting
+
+    def _put(
+        self,
+        request: GrantRequested,
+        turn: _Turn,
+        full: int,
+        decided: list[Decided],
+        waiting: list[GrantRequested],
+    ) -> None:
+        """Decide one request of a turn, unless the turn is ``full``: to one of the lists."""
+        before = turn.work
+        answer = None if before >= full else self._decide(request, turn)
+        if answer is None:
+            waiting.append(request)
+        else:
+            decided.append(Decided(request, answer, turn.work - before))
 
     def refuse(self, request: GrantRequested, reason: str) -> Decided:
         """Answer a request that waited in vain for its pod."""
@@ -155,12 +177,13 @@ class Authority:
         self._count([decided])
         return decided
 
-    def _alone(self, request: GrantRequested, now: float) -> Decided:
-        turn = _Turn(now)
+    def _alone(self, before: Decided, now: float) -> Decided:
+        turn, request = _Turn(now), before.request
+        turn.most = before.work
         answer = self._decide(request, turn)
         if answer is None or not self._realize(turn):
             answer = self._refusal(request, "failed", "the kernel refused the elements")
-        decided = Decided(request, answer)
+        decided = Decided(request, answer, turn.work)
         self._count([decided])
         return decided
 
@@ -215,7 +238,9 @@ class Authority:
             permits = access.class_at(address).permits if accounts and not access.tunnel else ()
             if not permits:
                 reason = reason or (access.at(address).reason if accounts else _NO_ADDRESS)
-            elif self._stage(turn, accounts, address, permits, name=request.name, until=until):
+            elif turn.work < turn.most and self._stage(
+                turn, accounts, address, permits, name=request.name, until=until
+            ):
                 outcomes[address] = "realized"
                 opened.append(address)
             else:
@@ -247,6 +272,7 @@ class Authority:
     ) -> bool:
         """Stage one address for all of the pod's addresses of its family; False: beyond a limit."""
         ways, staged = self._ways_of(permits, len(address)), turn.staged
+        turn.work += len(ways) * len(accounts)
         fresh: dict[bytes, Opening] = {}
         again: list[Opening] = []
         openings: list[Opening] = []
@@ -277,8 +303,7 @@ class Authority:
                 new.append((source, count))
         if total > turn.new_total and self._ledger.count + total > self.limits.total:
             return False
-        for source, count in new:
-            turn.new[source] = count
+        turn.new.update(new)
         turn.new_total = total
         for first in again:
             first.lasts = max(until, first.lasts)

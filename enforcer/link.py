@@ -291,7 +291,8 @@ class LinkHub(Factory):
         batch = [each for each in waited if each.until > now and self._is_heard(each)]
         batch += [_Waiting(now + WAIT_S, link, request) for link, request in self._take()]
         asked = {id(each.request): each for each in batch}
-        decided, waiting = self._authority.answer([each.request for each in batch], now)
+        ours, theirs = ([e.request for e in batch if (e.link is None) is far] for far in (False, True))
+        decided, waiting = self._authority.answer(ours, now, theirs)
         late = [each.request for each in waited if each.until <= now]
         others = 0
         for request in waiting:
@@ -325,9 +326,8 @@ class LinkHub(Factory):
     def _turn_again(self) -> None:
         if self._authority.snapshot is None:
             return
-        if any(link.queue and link.writable for link in self.links):
-            self.wake()
-        if self.elsewhere is not None and self.elsewhere.waiting:
+        others = self.elsewhere is not None and self.elsewhere.waiting > 0
+        if others or any(link.queue and link.writable for link in self.links):
             self.wake()
         if self._waiting and (self._retry is None or not self._retry.active()):
             self._retry = self._reactor.callLater(RETRY_S, self.wake)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.authority import MAX_OPENINGS_A_TURN
+from enforcer.authority import MAX_OPENINGS_A_TURN, MAX_OPENINGS_ELSEWHERE
 from policy.addresses import to_packed
 from tests.enforcer.rig import API, GRACE_S, OTHER, TTL_S, A, B, Rig, permit, policy
 
@@ -191,6 +191,34 @@ def test_a_turn_opens_a_bounded_number_of_elements(tmp_path: Path) -> None:
         assert 0 < rig.ledger.count - before < MAX_OPENINGS_A_TURN + 600
         turns += 1
     assert turns > 2
+
+
+def test_what_other_nodes_ask_comes_last_and_opens_little(tmp_path: Path) -> None:
+    """However wide the permit and long the answer: ours are decided first, and the turn stays short."""
+    wide = permit("*.example.org", first=1, last=65534, name="wide")
+    rig = Rig(tmp_path, per_pod=100_000, total=100_000).settled_with(policy(wide))
+    ours = [rig.request("ours.example.org", "8.1.0.1")]
+    theirs = [rig.request(f"h{i}.example.org", *(f"8.0.{i}.{j}" for j in range(1, 101))) for i in range(3)]
+    decided, waiting = rig.authority.answer(ours, rig.clock(), theirs)
+    assert [each.request for each in decided] == [*ours, theirs[0]]
+    assert waiting == theirs[1:]
+    assert decided[0].answer.outcomes == ("realized",)
+    realized = decided[1].answer.outcomes.count("realized")
+    assert set(decided[1].answer.outcomes[realized:]) == {"limit"}
+    width = decided[0].work
+    assert realized == -(-MAX_OPENINGS_ELSEWHERE // width)
+    assert rig.ledger.count == width * (realized + 1)
+
+
+def test_what_is_beyond_a_limit_is_work_too(tmp_path: Path) -> None:
+    """A pod that has nearly all its grants: each wide address is tried in vain, and costs its turn."""
+    wide = permit("*.example.org", first=1, last=65534, name="wide")
+    rig = Rig(tmp_path, per_pod=300, total=100_000).settled_with(policy(wide))
+    many = [rig.request(f"h{i}.example.org", *(f"8.0.{i}.{j}" for j in range(1, 101))) for i in range(3)]
+    decided, waiting = rig.authority.answer([], rig.clock(), many)
+    assert [set(each.answer.outcomes) for each in decided] == [{"limit"}]
+    assert decided[0].work < 2 * MAX_OPENINGS_ELSEWHERE
+    assert waiting == many[1:]
 
 
 def test_ranges_and_any_port_are_opened(tmp_path: Path) -> None:

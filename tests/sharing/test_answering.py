@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from enforcer.authority import MAX_OPENINGS_ELSEWHERE
 from enforcer.sharing.nodes import answering
 from enforcer.sharing.nodes.letters import MAX_ADDRESSES, Asked, Claimed, letter_from
 from enforcer.sharing.records.seal import Keyring, seal
@@ -268,6 +269,33 @@ def test_its_flood_is_its_own(owner: Node) -> None:
     assert len(acks(owner)) <= answering.ASKER_BURST
     assert counts(owner)["budget"] >= 1199 - answering.ASKER_BURST
     write(owner, letter(owner, 1, node="node-c"))
+    assert acks(owner, "node-c") == [("realized",)]
+
+
+def test_wide_permits_cost_who_asks_for_them(tmp_path: Path) -> None:
+    """An address of a rule with all ports is hundreds of elements: other nodes' letters pay for each.
+
+    Under one name or under many: what is opened for all of them in a second is bounded.
+    """
+    wide = policy(permit("*.example.org", first=1, last=65534))
+    owner = Cluster(tmp_path, "node-a").settle(wide, pods=(A, C))["node-a"]
+    owner.rig.authority.limits = owner.rig.authority.limits._replace(per_pod=10_000, total=10_000)
+    again = (to_packed(API),)
+    for seq in range(1, 101):
+        write(owner, letter(owner, seq, addresses=again))
+    assert counts(owner)["budget"] > 0
+    began = owner.rig.authority.outcomes["realized"]
+    for number in range(500):
+        write(owner, letter(owner, 1, node=f"node-{number}", addresses=again))
+    owner.turn()
+    width = len(owner.rig.open_now())
+    opened = (owner.rig.authority.outcomes["realized"] - began) * width
+    assert opened <= answering.OPENED_BURST + MAX_OPENINGS_ELSEWHERE
+    assert owner.remote.waiting == 0, "the loop is not turned for nothing"
+    owner.cluster.run(0.5)
+    assert (owner.rig.authority.outcomes["realized"] - began) * width > opened
+    owner.cluster.run(2.0)
+    write(owner, letter(owner, 1, node="node-c", addresses=again))
     assert acks(owner, "node-c") == [("realized",)]
 
 

@@ -28,6 +28,11 @@ ASKER_PER_S = 1000.0
 ASKER_BURST = 500.0
 ADDRESSES_A_LETTER = 32
 """So many addresses of a request cost its asker one letter more."""
+ELEMENTS_A_LETTER = 16
+"""So many elements that were opened or prolonged for it, likewise."""
+OPENED_PER_S = 20_000.0
+OPENED_BURST = 20_000.0
+"""Elements that other nodes have us look at, all together: at most a third of a processor."""
 MAX_ASKERS = 1024
 MAX_SEEN = 64
 """Remembered of one asker: its sessions (restarts) with our challenges, eight of which are valid."""
@@ -92,6 +97,7 @@ class Answering:
         self._disputed = disputed
         self._hold_timeout_s = hold_timeout_s
         self._letters = Budget(LETTERS_PER_S, LETTERS_BURST, self._now())
+        self._opened = Budget(OPENED_PER_S, OPENED_BURST, self._now())
         self._askers: OrderedDict[str, _Asker] = OrderedDict()
         self._taken: dict[int, Asked] = {}
         self._last_number = 0
@@ -113,10 +119,15 @@ class Answering:
                 continue
             self._letter(letter, entry.age_ms)
 
+    @property
+    def waiting(self) -> int:
+        """How many requests ``take`` would give; none while too much was opened for other nodes."""
+        return 0 if self._opened.is_owing(self._now()) else self.queued
+
     def take(self, most: int, addresses: int) -> list[GrantRequested]:
         """Return requests for the authority, from each asker in turn; ``addresses``: of about so many."""
         taken: list[GrantRequested] = []
-        while self.queued and len(self._taken) < MAX_TAKEN:
+        while self.waiting and len(self._taken) < MAX_TAKEN:
             for asker in list(self._askers.values()):
                 if len(taken) >= most or addresses <= 0:
                     return taken
@@ -129,9 +140,13 @@ class Answering:
 
     def answered(self, decided: Sequence[Decided]) -> None:
         """Acknowledge what the kernel has acknowledged, and what was refused."""
-        for request, answer in decided:
+        for request, answer, work in decided:
             asked = self._taken.pop(request.id, None)
+            self._opened.owe(work)
             if asked is not None:
+                asker = self._askers.get(asked.node)
+                if asker is not None:
+                    asker.budget.owe(work / ELEMENTS_A_LETTER)
                 self._ack(asked, answer.outcomes, answer.remaining_s, answer.generation, answer.reason)
 
     def lost(self) -> None:

@@ -28,6 +28,14 @@ class Budget:
         self._left -= cost
         return True
 
+    def owe(self, cost: float) -> None:
+        """Take ``cost``, though there may not be so much: nothing is left until that is made up."""
+        self._left -= cost
+
+    def is_owing(self, now: float) -> bool:
+        """Say whether more was taken than there was."""
+        return not self.take(now, 0.0)
+
     def is_full(self, now: float) -> bool:
         """Say whether nothing of it is in use: it may be forgotten."""
         return self._left + (now - self._at) * self._rate >= self._burst

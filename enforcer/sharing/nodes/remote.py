@@ -112,7 +112,7 @@ class Remote:
     @property
     def waiting(self) -> int:
         """How many requests of other nodes wait for a turn."""
-        return self._answering.queued
+        return self._answering.waiting
 
     @property
     def pending(self) -> int:
@@ -136,7 +136,7 @@ class Remote:
                 self._acked(stream, entry)
         elif stream == self._keys.requests:
             self._answering.came(stream, entries)
-            if self._answering.queued:
+            if self._answering.waiting:
                 self._came()
 
     def redis_up(self) -> None:
@@ -160,6 +160,8 @@ class Remote:
     def tick(self) -> None:
         """Do what is due; every ``TICK_S``."""
         self._asking.expire()
+        if self._answering.waiting:
+            self._came()
         now = self._now()
         if now - self._owners_at >= OWNERS_EVERY_S:
             self._owners_at = now
