@@ -17,6 +17,7 @@ MODULES: tuple[str, ...] = (
     "benchmarks.loads.crowds",
     "benchmarks.loads.saturation",
     "benchmarks.loads.data_path",
+    "benchmarks.loads.sharing",
 )
 
 

@@ -13,16 +13,29 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-GRANTS_A_SECOND, SECONDS, TURN_S = 2_000, 15, 0.002
+GRANTS_A_SECOND, SECONDS, TURN_S = 2_000, 15.0, 0.002
 """A turn opens what came since the last: four grants, as a node under that load does."""
 TTL_S = 120.0
 POLICY, RULE = "obot-mcp/obot-mnp-ms1crm7k-fw", "allow-approved-egress"
 PODS = 20
 
 
-def _opened(kind: str, path: str, renews: bool) -> dict[str, float]:
+class Cost(NamedTuple):
+    """CPU of the enforcer a grant (µs), in memory alone and shared, and the octets of Redis's memory."""
+
+    alone_us: float
+    shared_us: float
+    redis_bytes: float
+
+    @property
+    def added_us(self) -> float:
+        """What sharing adds."""
+        return self.shared_us - self.alone_us
+
+
+def _opened(kind: str, path: str, renews: bool, seconds: float) -> dict[str, float]:
     """Run the load in this process; returns its CPU microseconds a grant and what was published."""
     from twisted.internet import reactor
 
@@ -49,7 +62,7 @@ def _opened(kind: str, path: str, renews: bool) -> dict[str, float]:
         for pod in range(PODS)
     ]
     permit = Permit("tcp", 443, 443, POLICY, RULE)
-    total = GRANTS_A_SECOND * SECONDS
+    total = int(GRANTS_A_SECOND * seconds)
     distinct = total // 4 if renews else total
     openings = []
     for number in range(distinct):
@@ -146,8 +159,8 @@ def _publishing(ledger: Any, path: str, reactor: Any) -> Any:
     return publisher
 
 
-def _run(kind: str, path: str, what: str) -> dict[str, float]:
-    argv = [sys.executable, "-m", "benchmarks.shared_cost", kind, path, what]
+def _run(kind: str, path: Path, what: str, seconds: float) -> dict[str, float]:
+    argv = [sys.executable, "-m", "benchmarks.shared_cost", kind, str(path), what, str(seconds)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(done.stderr)
@@ -155,21 +168,37 @@ def _run(kind: str, path: str, what: str) -> dict[str, float]:
     return row
 
 
-def measure() -> dict[str, dict[str, float]]:
-    """Return CPU microseconds a grant that sharing adds: where grants are new, and where they are renewed."""
+def measure(what: str, seconds: float = SECONDS) -> Cost:
+    """Open grants that are ``new``, or ``renewed`` (each four times), without sharing and with it."""
     from enforcer.demo.stores import Store
 
-    rows: dict[str, dict[str, float]] = {}
-    for what in ("new", "renewed"):
-        with tempfile.TemporaryDirectory() as name, Store(Path(name) / "store") as store:
-            alone = _run("alone", str(store.path), what)
-            shared = _run("shared", str(store.path), what)
-        rows[what] = shared | {"added_us": round(shared["cpu_us"] - alone["cpu_us"], 2)}
-    return rows
+    with tempfile.TemporaryDirectory() as name, Store(Path(name) / "store") as store:
+        empty = _memory(store)
+        alone = _run("alone", store.path, what, seconds)
+        shared = _run("shared", store.path, what, seconds)
+        if shared["dropped"]:
+            raise SystemExit(f"{shared['dropped']:.0f} records were let go: nothing was measured")
+        grants = len(store.cli("--scan", "--pattern", "*:grant:*").splitlines())
+        return Cost(alone["cpu_us"], shared["cpu_us"], (_memory(store) - empty) / max(grants, 1))
+
+
+def _memory(store: Any) -> int:
+    """Return what Redis uses, but for its clients' buffers."""
+    said = dict(line.split(":", 1) for line in store.cli("info", "memory").splitlines() if ":" in line)
+    return int(said["used_memory"]) - int(said["mem_clients_normal"])
+
+
+def main() -> int:
+    """Measure both; or, with arguments, be the process that is measured."""
+    if len(sys.argv) > 1:
+        kind, path, what, seconds = sys.argv[1:]
+        print(json.dumps(_opened(kind, path, what == "renewed", float(seconds))))
+    else:
+        found = {what: measure(what) for what in ("new", "renewed")}
+        rows = {what: {**cost._asdict(), "added_us": cost.added_us} for what, cost in found.items()}
+        print(json.dumps(rows, indent=2))
+    return 0
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 4:
-        print(json.dumps(_opened(sys.argv[1], sys.argv[2], sys.argv[3] == "renewed")))
-    else:
-        print(json.dumps(measure(), indent=2))
+    sys.exit(main())

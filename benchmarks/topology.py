@@ -47,10 +47,10 @@ def run(*argv: str, netns: str = "", stdin: str | None = None, core: int | None 
     return done.stdout
 
 
-def pin(process: int, core: int) -> None:
-    """Move a process with all its threads to one core."""
+def pin(process: int, *cores: int) -> None:
+    """Move a process with all its threads to one core, or to several."""
     for thread in Path(f"/proc/{process}/task").iterdir():
-        os.sched_setaffinity(int(thread.name), {core})
+        os.sched_setaffinity(int(thread.name), cores)
 
 
 @contextmanager

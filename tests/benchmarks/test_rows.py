@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import registry
+from benchmarks import registry, shared_cost
 from benchmarks.loads.losses import none_of
 from benchmarks.rows import (
     OWN,
@@ -225,6 +225,16 @@ def test_the_table_has_a_line_for_each_row() -> None:
     lines = table([judged("cached", "µs", QUIET, (Limit(0.5, "dnsmasq"),))]).splitlines()
     assert len(lines) == 3
     assert "MISSED" in lines[2]
+
+
+def test_what_shared_state_costs_is_a_bench() -> None:
+    """With the goals of its issue: CPU and memory of a grant, and the way to another node."""
+    from benchmarks.loads import sharing
+
+    assert "sharing" in {bench.name for bench in registry.benches()}
+    assert (*sharing.A_GRANT, *sharing.MEMORY) == (Limit(15.0), Limit(600.0))
+    assert {"P50": Limit(3.0), "P99": Limit(15.0)} == sharing.ADDED
+    assert shared_cost.Cost(30.0, 44.0, 500.0).added_us == 14.0
 
 
 def test_every_registered_bench_has_a_name_of_its_own() -> None:
