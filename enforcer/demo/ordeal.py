@@ -18,8 +18,10 @@ from enforcer.demo.pods import Transfer
 from enforcer.demo.processes import wait_until
 from enforcer.demo.scenes_nodes import LOAD_NAMES, SAID_S, NodesStage
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 """Added for machines on which the load does not come to its rate."""
+ABLE = 0.75
+"""A machine that comes to less of the rate is asked half of what it can: else all waits for the machine."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -74,11 +76,19 @@ class Ordeal:
         self._stage.cluster.world.forget()
         for pod, name in ((self._stage.crm_a, places.CRM), (self._stage.ledger, places.LEDGER)):
             self._transfers.append(pod.transfer(pod.stub.ask(name).addresses[0]))
-        self._flood = Flood(self._stage.load.space, Plan(places.CLUSTER_DNS, LOAD_NAMES, rate=self._rate))
         self._siege.start()
-        self.lasts(1.0)
-        self.phase("warming up")
+        can = self._warmed_up(self._rate).rate
+        if can < ABLE * self._rate:
+            self._load.stop()
+            self._warmed_up(can / 2)
         return self
+
+    def _warmed_up(self, rate: float) -> Counts:
+        """Begin the lookups at a rate; returns the counts of their first second."""
+        self._flood = Flood(self._stage.load.space, Plan(places.CLUSTER_DNS, LOAD_NAMES, rate=rate))
+        self._last = Counts()
+        self.lasts(1.0)
+        return self.phase("warming up")
 
     @property
     def _load(self) -> Flood:

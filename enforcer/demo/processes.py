@@ -132,6 +132,11 @@ def uid_of(pid: int) -> int | None:
     return next((int(line.split()[2]) for line in lines if line.startswith("Uid:")), None)
 
 
+LONG_S = 30.0
+"""How long a slow machine may take for what others do at once. Half of what most grants in the lab last: what
+has ended by then was ended."""
+
+
 def wait_until(condition: Callable[[], bool], deadline_s: float, pause_s: float = 0.01) -> bool:
     """Poll ``condition`` until it is true or ``deadline_s`` seconds have passed."""
     limit_at = time.monotonic() + deadline_s

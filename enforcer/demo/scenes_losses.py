@@ -11,13 +11,13 @@ from enforcer.demo import lab as labs
 from enforcer.demo import places, shared
 from enforcer.demo.flood import Flood, Plan
 from enforcer.demo.nodes import LabNode
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import LONG_S, wait_until
 from enforcer.demo.scenes import BROKEN, Facts, Scene
 from enforcer.demo.scenes_nodes import FAR_NAMES, LOAD_NAMES, SAID_S, NodesStage
 
-CUT_S = 5.0
+CUT_S = 20.0
 """How long a change may take on a busy machine, from the file on disk to the last packet."""
-LOST_S = 20.0
+LOST_S = 40.0
 """A node's record lives 10 s without a heartbeat."""
 _RATE = 500.0
 """Lookups a second in the demo, which has to run on small machines too."""
@@ -36,7 +36,7 @@ def redis_killed(stage: NodesStage, facts: Facts) -> None:
     flood = Flood(stage.load.space, Plan(places.CLUSTER_DNS, LOAD_NAMES, rate=_RATE, most_open=100))
     transfer = stage.crm_a.transfer(stage.crm_a.stub.ask(places.CRM).addresses[0])
     try:
-        wait_until(lambda: flood.counts().answered >= _RATE, 10.0, 0.2)
+        wait_until(lambda: flood.counts().answered >= _RATE, LONG_S, 0.2)
         before = flood.mark()
         stage.cluster.store.kill()
         for node in (stage.a, stage.b):
@@ -50,7 +50,7 @@ def redis_killed(stage: NodesStage, facts: Facts) -> None:
         own = stage.ledger.stub.ask(next(fresh))
         attempt = stage.ledger.connect(own.addresses[0]) if own.addresses else None
         facts.check(attempt is not None and attempt.ok, f"by its own node {own.rcode}, connected")
-        wait_until(lambda: flood.counts().asked >= before.asked + 3 * _RATE, 10.0, 0.2)
+        wait_until(lambda: flood.counts().asked >= before.asked + 3 * _RATE, LONG_S, 0.2)
     finally:
         counts = flood.stop()
     during = counts - before
@@ -92,7 +92,7 @@ def enforcer_killed(stage: NodesStage, facts: Facts) -> None:
             return False
 
     struck_at = time.monotonic()
-    facts.check(wait_until(back, 10.0, 0.02), f"back after {time.monotonic() - struck_at:.2f} s")
+    facts.check(wait_until(back, LONG_S, 0.02), f"back after {time.monotonic() - struck_at:.2f} s")
     kept = before & _names(stage.b, stage.b)
     facts.check(places.LEDGER in kept, f"node-b lists {', '.join(sorted(kept)[:3])}")
     attempt = stage.ledger.connect(places.SITE_OF[places.LEDGER][0])

@@ -15,7 +15,7 @@ from enforcer.demo import manifests, places, shared
 from enforcer.demo.cluster import Cluster
 from enforcer.demo.nodes import LabNode
 from enforcer.demo.pods import Pod
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import LONG_S, wait_until
 from enforcer.demo.scenes import Facts, Scene
 from enforcer.demo.stub import Stub
 from enforcer.demo.ward import Row
@@ -26,8 +26,8 @@ LOAD_NAMES = places.BULK_NAMES[:200]
 FAR_NAMES = places.BULK_NAMES[200:300]
 """Names that only the scenes of another node's resolver ask for: each its first time."""
 LEDGER_DOMAINS = (places.LEDGER, places.SHORT, *FAR_NAMES)
-SAID_S = 6.0
-"""How long status may take to say what happened to Redis, on a busy machine; promised are 2 s."""
+SAID_S = 15.0
+"""How long status may take to say what happened to Redis, on a slow and busy machine; promised are 2 s."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -86,7 +86,7 @@ def start(stage: NodesStage, facts: Facts) -> None:
             well = all(row["enforcing"] and row["redis"] == "up" for row in rows)
             return tuple(row["node"] for row in rows) == names and well
 
-        seen = wait_until(all_seen, 5.0, 0.05)
+        seen = wait_until(all_seen, LONG_S, 0.05)
         rows = ", ".join(
             f"{row['node']} {row['pods']} pods, redis {row['redis']}" for row in node.ward.ask("status")
         )
@@ -155,7 +155,7 @@ def from_either(stage: NodesStage, facts: Facts) -> None:
         facts.check(
             both, f"from {node.place.name}: {len(grants)} grants of {len({n for n, _ in names})} nodes"
         )
-        seen = wait_until(partial(_has_blocked, node, stage.ledger.name), 3.0, 0.2)
+        seen = wait_until(partial(_has_blocked, node, stage.ledger.name), LONG_S, 0.2)
         facts.check(seen, f"{places.DROP} blocked on node-b" if seen else "no such record")
         pods = {(row["pod"], row["node"]) for row in _listed(node, "inventory") if row["kind"] == "pod"}
         facts.check((stage.ledger.name, "node-b") in pods, f"inventory of {len(pods)} pods")
@@ -177,7 +177,7 @@ def redis_cli(stage: NodesStage, facts: Facts) -> None:
     """The state can be read with redis-cli alone."""
     address = stage.ledger.stub.ask(places.LEDGER).addresses[0]
     key = shared.grant_key("node-b", stage.ledger.addresses[0], address, "tcp", 443)
-    wait_until(lambda: stage.cluster.redis("EXISTS", key).strip() == "1", 2.0, 0.05)
+    wait_until(lambda: stage.cluster.redis("EXISTS", key).strip() == "1", LONG_S, 0.05)
     fields = stage.cluster.redis("HGETALL", key).split("\n")
     found = dict(zip(fields[::2], fields[1::2], strict=False))
     facts.check(found.get("pod") == stage.ledger.name, f"HGETALL {key}: pod {found.get('pod')}")
@@ -207,7 +207,7 @@ def forged(stage: NodesStage, facts: Facts) -> None:
         rows = [row for row in node.ward.ask("grants") if row["address"] == places.ATTACKER4]
         facts.check(not rows, f"{node.place.name} lists {len(rows)} grants of it")
     counted = wait_until(
-        lambda: stage.b.ward.metric("nameward_remote_requests_total", "forged") > 0, 3.0, 0.1
+        lambda: stage.b.ward.metric("nameward_remote_requests_total", "forged") > 0, LONG_S, 0.1
     )
     facts.check(counted, "counted as forged" if counted else "not counted")
     redis("DEL", key)

@@ -19,11 +19,11 @@ from pathlib import Path
 from enforcer.demo import folders
 from enforcer.demo.certificates import Certificates
 from enforcer.demo.failure import CannotRunHereError, LabFailureError
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import LONG_S, wait_until
 from enforcer.demo.spaces import Space
 
 SERVER, CLIENT = "redis-server", "redis-cli"
-_START_S = 10.0
+_START_S = LONG_S
 _MASTER = "nameward"
 
 

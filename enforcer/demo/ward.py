@@ -23,7 +23,7 @@ import enforcer
 from enforcer.demo import places
 from enforcer.demo.failure import LabFailureError
 from enforcer.demo.places import NodePlace
-from enforcer.demo.processes import descendants, run, start, stop, uid_of, wait_until
+from enforcer.demo.processes import LONG_S, descendants, run, start, stop, uid_of, wait_until
 from enforcer.demo.spaces import Space
 
 Settings = dict[str, Any]
@@ -33,7 +33,7 @@ Row = dict[str, Any]
 """One row of a listing, with the field names of the JSON output."""
 
 _MAIN = "import sys; from enforcer.cli import main; sys.exit(main())"
-_READY_S = 30
+_READY_S = 60
 _METRICS_PORT = 9153
 
 
@@ -118,7 +118,7 @@ class Ward:
         rows: list[Row] = []
         self.warned.clear()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as opened:
-            opened.settimeout(5)
+            opened.settimeout(LONG_S)
             opened.connect(str(self._inspect))
             opened.sendall(request)
             with opened.makefile("rb") as stream:
@@ -143,7 +143,7 @@ class Ward:
         rows = self.ask("blocked", namespace=places.NAMESPACE, pod=pod)
         return [row for row in rows if all(row.get(key) == value for key, value in match.items())]
 
-    def await_blocked(self, pod: str, within_s: float = 3.0, **match: object) -> Row | None:
+    def await_blocked(self, pod: str, within_s: float = LONG_S, **match: object) -> Row | None:
         """Wait for a matching record; None if none comes in time."""
         found: list[Row] = []
 
@@ -160,7 +160,7 @@ class Ward:
     def metric(self, name: str, label: str = "") -> float:
         """Return the sum of a metric's series whose labels have ``label`` as a value."""
         with self._space.socket(socket.AF_INET, socket.SOCK_STREAM) as opened:
-            opened.settimeout(5)
+            opened.settimeout(LONG_S)
             opened.connect(("127.0.0.1", _METRICS_PORT))
             opened.sendall(b"GET /metrics HTTP/1.0\r\nHost: lab\r\n\r\n")
             with opened.makefile("r") as stream:

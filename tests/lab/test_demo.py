@@ -57,7 +57,7 @@ def _run(*arguments: str) -> dict[str, Any]:
         check=False,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
         env={**os.environ, "PYTHONPATH": str(Path(enforcer.__file__).parents[1]), "TMPDIR": str(folder)},
     )
     left = [path.name for path in folder.iterdir()]

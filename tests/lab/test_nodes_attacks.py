@@ -16,7 +16,7 @@ import pytest
 
 from enforcer.demo import places, shared
 from enforcer.demo.nodes import LabNode
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import LONG_S, wait_until
 from enforcer.demo.scenes_nodes import NodesStage
 from enforcer.sharing.nodes.letters import Asked, Claimed, Owner, written
 from enforcer.sharing.records.keys import Keys
@@ -87,14 +87,14 @@ def told(stage: NodesStage, say: Callable[[], None]) -> None:
     """Say something to B, and wait until it has taken note."""
     before = requests(stage)
     say()
-    assert wait_until(lambda: requests(stage) > before, 5.0)
+    assert wait_until(lambda: requests(stage) > before, LONG_S)
 
 
 def test_what_b_permits_it_opens_so_the_letters_are_good(nodes: NodesStage, villain: Villain) -> None:
     """A permitted name is opened: the attacks below fail for what they ask, not for how."""
     address = places.SITE_OF[places.SHORT][0]
     told(nodes, lambda: villain.ask(places.SHORT, address))
-    assert wait_until(lambda: nodes.ledger.connect(address).ok, 5.0)
+    assert wait_until(lambda: nodes.ledger.connect(address).ok, LONG_S)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_false_claim_takes_nothing_away(nodes: NodesStage, villain: Villain) -
     assert nodes.ledger.stub.ask(places.SHORT).addresses
     assert transfer.grows()
     transfer.close()
-    answers = wait_until(lambda: bool(nodes.by_a.once(places.LEDGER).addresses), 20.0, 0.2)
+    answers = wait_until(lambda: bool(nodes.by_a.once(places.LEDGER).addresses), LONG_S, 0.2)
     assert answers, nodes.b.ward.status()["problems"]
 
 
@@ -154,7 +154,7 @@ def test_a_change_of_the_key_has_no_gap(nodes: NodesStage) -> None:
                     assert not rows[0]["lost"], (node.place.name, rows)
                     assert asked.ward.ask("grants", node=other), (node.place.name, asked.ward.warned)
                     assert not asked.ward.warned, (node.place.name, asked.ward.warned)
-            assert wait_until(partial(is_sealed_by, nodes, node, current), 5.0, 0.1)
+            assert wait_until(partial(is_sealed_by, nodes, node, current), LONG_S, 0.1)
         shown = [row["node"] for row in nodes.a.ward.ask("status") if not row.get("lost")]
         assert shown == ["node-a", "node-b"]
     nodes.cluster.hmac_key = new

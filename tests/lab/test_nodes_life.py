@@ -12,7 +12,7 @@ from enforcer.demo import network, places, prerequisites, shared
 from enforcer.demo.cluster import running
 from enforcer.demo.failure import CannotRunHereError
 from enforcer.demo.nodes import LabNode
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import LONG_S, wait_until
 from enforcer.demo.scenes import BROKEN
 from enforcer.demo.scenes_nodes import NodesStage, set_nodes_stage
 from enforcer.demo.stub import Stub
@@ -20,7 +20,7 @@ from enforcer.demo.stub import Stub
 pytestmark = pytest.mark.kernel
 
 MOVING, DISPUTED, TWICE = 30, 31, 32
-SEEN_S = 10.0
+SEEN_S = 30.0
 """A claim is looked at again every 5 s."""
 
 
@@ -56,7 +56,7 @@ def test_three_nodes_see_each_other(three: NodesStage) -> None:
             rows = node.ward.ask("status")
             return [row["node"] for row in rows if row["enforcing"]] == ["node-a", "node-b", "node-c"]
 
-        assert wait_until(seen, 5.0, 0.1), node.ward.ask("status")
+        assert wait_until(seen, LONG_S, 0.1), node.ward.ask("status")
 
 
 def test_an_address_that_moves_takes_nothing_along(three: NodesStage) -> None:
@@ -71,7 +71,7 @@ def test_an_address_that_moves_takes_nothing_along(three: NodesStage) -> None:
     b.remove_pod(old)
     new = c.add_pod(labs.LEDGER_SERVER, MOVING, addresses=old.addresses)
     new.stub = Stub(new.space, c.place.node4)
-    assert wait_until(lambda: not names(b, old.name), 5.0)
+    assert wait_until(lambda: not names(b, old.name), LONG_S)
     own = new.stub.ask(places.LEDGER)
     assert new.connect(own.addresses[0]).ok
     assert not new.connect(address).ok
@@ -137,8 +137,8 @@ def test_one_source_that_has_an_address_twice_denies_both(three: NodesStage) -> 
         answer = Stub(first.space, b.place.node4).once(places.SHORT, wait_s=1.0)
         return not answer.addresses
 
-    assert wait_until(refused, 5.0)
-    assert wait_until(lambda: not b.ward.grants(first.name), 5.0), "what was open stayed open"
+    assert wait_until(refused, LONG_S)
+    assert wait_until(lambda: not b.ward.grants(first.name), LONG_S), "what was open stayed open"
     for node in (a, b, c):
         assert f"{first.addresses[0]} is claimed by several pods" in problems(node), problems(node)
     for pod, own, name in ((first, b, places.LEDGER), (second, c, places.CRM)):
@@ -186,7 +186,7 @@ def test_a_node_that_dies_is_lost_for_the_others_and_back_when_it_is(three: Node
         return any(row["node"] == "node-b" and row.get("lost") for row in rows)
 
     for node in (a, c):
-        assert wait_until(lambda node=node: lost(node), 15.0, 0.2), node.ward.ask("status")
+        assert wait_until(lambda node=node: lost(node), LONG_S, 0.2), node.ward.ask("status")
         live = [row for row in node.ward.ask("grants") if row["node"] == "node-b" and not row.get("lost")]
         assert not live
     answer = three.by_a.once(places.LEDGER)
@@ -199,5 +199,5 @@ def test_a_node_that_dies_is_lost_for_the_others_and_back_when_it_is(three: Node
         except BROKEN:
             return False
 
-    assert wait_until(shown, 5.0, 0.1), a.ward.ask("status")
-    assert wait_until(lambda: bool(three.by_a.ask(places.LEDGER).addresses), 5.0)
+    assert wait_until(shown, LONG_S, 0.1), a.ward.ask("status")
+    assert wait_until(lambda: bool(three.by_a.ask(places.LEDGER).addresses), LONG_S)

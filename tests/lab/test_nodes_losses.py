@@ -18,7 +18,7 @@ from enforcer.demo.cluster import running
 from enforcer.demo.failure import CannotRunHereError
 from enforcer.demo.nodes import LabNode
 from enforcer.demo.ordeal import Endured, endure
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import LONG_S, wait_until
 from enforcer.demo.scenes_nodes import SAID_S, NodesStage, set_nodes_stage
 from enforcer.demo.shapes import PASSWORD, Shape, as_cluster, behind_a_wire, over_tls, under_sentinel
 
@@ -164,7 +164,7 @@ def test_a_failover_is_a_loss_that_ends_by_itself(record_property: Record) -> No
         first = trio.master_port()
 
         def failed_over() -> None:
-            assert wait_until(lambda: trio.master_port() != first, 20.0, 0.1)
+            assert wait_until(lambda: trio.master_port() != first, 2 * LONG_S, 0.1)
             stage.cluster.shared.store = trio.master()
 
         endured = endure(stage, trio.master().kill, failed_over)
@@ -177,7 +177,7 @@ def test_a_redis_cluster_is_shared_by_two_nodes(record_property: Record) -> None
         ring = stage.cluster.shared.ring
         assert ring is not None
         stage.crm_a.stub.ask(places.CRM)
-        assert stage.by_a.ask(places.LEDGER).addresses
+        assert wait_until(lambda: bool(stage.by_a.ask(places.LEDGER).addresses), LONG_S)
         assert not (said := shared.differences(stage.cluster)), said
         homes = {}
         for node in stage.cluster.nodes:
@@ -229,7 +229,7 @@ def test_a_cut_costs_one_node_only(nodes: NodesStage) -> None:
         def a_is_lost() -> bool:
             return any(row["node"] == "node-a" and row.get("lost") for row in nodes.b.ward.ask("status"))
 
-        assert wait_until(a_is_lost, 15.0, 0.2), nodes.b.ward.ask("status")
+        assert wait_until(a_is_lost, LONG_S, 0.2), nodes.b.ward.ask("status")
         assert not [
             row for row in nodes.b.ward.ask("grants") if row["node"] == "node-a" and not row.get("lost")
         ]

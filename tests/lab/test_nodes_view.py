@@ -13,11 +13,11 @@ import pytest
 
 from enforcer.demo import places, shared
 from enforcer.demo.nodes import LabNode
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import LONG_S, wait_until
 from enforcer.demo.scenes_nodes import NodesStage
 
 pytestmark = pytest.mark.kernel
-LOST_WITHIN_S = 30.0
+LOST_WITHIN_S = 60.0
 
 
 def shown(node: LabNode, *arguments: str) -> str:
@@ -43,7 +43,7 @@ def lived(nodes: NodesStage) -> NodesStage:
     for pod, name in ((nodes.crm_a, places.CRM), (nodes.ledger, places.LEDGER)):
         assert pod.stub.ask(name).addresses
         assert not pod.stub.ask(places.DROP).addresses
-    assert wait_until(lambda: _knows(nodes.a, "node-b") and _knows(nodes.b, "node-a"), 10.0, 0.1)
+    assert wait_until(lambda: _knows(nodes.a, "node-b") and _knows(nodes.b, "node-a"), LONG_S, 0.1)
     assert not shared.differences(nodes.cluster)
     return nodes
 
@@ -106,7 +106,7 @@ def test_follow_hears_the_other_node(lived: NodesStage) -> None:
                 heard.extend(process.stdout.readlines())
                 return any(json.loads(line)["node"] == "node-b" for line in heard)
 
-            assert wait_until(has_heard, 20.0, 0.3)
+            assert wait_until(has_heard, LONG_S, 0.3)
         finally:
             process.kill()
 

@@ -12,7 +12,7 @@ from enforcer.sharing.redis.door import Door, Entry, Trouble
 from policy.runtime.redis_url import parse_redis_url
 
 NODE, ACKS, REQUESTS = b"nameward:c:{a}:node", b"nameward:c:{a}:acks", b"nameward:c:{a}:requests"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class Loop:
@@ -124,7 +124,7 @@ class Visitor:
         assert self.loop.until(lambda: found), self.door.trouble
         return found[0]
 
-    def ask(self, work, deadline_s: float = 10.0) -> object:
+    def ask(self, work, deadline_s: float = DEADLINE_S) -> object:
         """Ask, and wait for what comes of it."""
         found: list[object] = []
         self.door.ask(work, found.append, deadline_s)

@@ -58,7 +58,7 @@ class Turns:
         """Call on a later turn."""
         heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._order), call))
 
-    def until(self, is_so: Callable[[], bool], within_s: float = 10.0) -> None:
+    def until(self, is_so: Callable[[], bool], within_s: float = 60.0) -> None:
         """Turn until something is so."""
         deadline = time.monotonic() + within_s
         while not is_so():
@@ -116,7 +116,7 @@ class SharingNode:
         self.remote = Remote(
             keys=self.keys, session=session, keyring=self.keyring, door=self.door,
             challenges=lambda: self.publisher.challenges, snapshot=lambda: self.snapshot, held=self._held,
-            look_again=lambda: None, hold_timeout_s=lambda: 5.0, now=time.monotonic, came=lambda: None,
+            look_again=lambda: None, hold_timeout_s=lambda: 30.0, now=time.monotonic, came=lambda: None,
         )  # fmt: skip
 
         self.view = View(self.door, self.keys, self.keyring, now=time.monotonic, later=turns.later)

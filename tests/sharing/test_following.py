@@ -50,7 +50,7 @@ class Watching:
         timers, self.timers = self.timers, []
         for call in timers:
             call()
-        assert self.visitor.loop.until(lambda: self.timers, deadline_s=10.0)
+        assert self.visitor.loop.until(lambda: self.timers)
         return [row["name"] for row in self.rows]
 
 

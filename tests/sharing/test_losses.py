@@ -118,7 +118,7 @@ def test_a_socket_that_may_not_be_opened(store: Store, tmp_path: Path) -> None:
     drop = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     argv = [*drop, sys.executable, "-c", OPENING, store.unix_url, str(tmp_path / "key")]
     done = subprocess.run(
-        argv, capture_output=True, text=True, check=False, timeout=30, cwd=Path(__file__).parents[2]
+        argv, capture_output=True, text=True, check=False, timeout=120, cwd=Path(__file__).parents[2]
     )
     assert "may not be opened: let this service write to it" in done.stdout, done
 

@@ -111,7 +111,7 @@ class Page:
         path = f"{self._bin}:{os.environ['PATH']}"
         done = subprocess.run(
             ["/bin/bash", "-eu", "-o", "pipefail", "-c", text],
-            capture_output=True, text=True, check=False, timeout=60, env={"PATH": path, "LC_ALL": "C.UTF-8"},
+            capture_output=True, text=True, check=False, timeout=120, env={"PATH": path, "LC_ALL": "C.UTF-8"},
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, ""), script
         return done.stdout
@@ -120,7 +120,7 @@ class Page:
         """One command as a user, and what Redis says."""
         done = subprocess.run(
             ["redis-cli", "-s", str(self.store.path), "--user", user, "--no-auth-warning", *words],
-            capture_output=True, text=True, check=False, timeout=10,
+            capture_output=True, text=True, check=False, timeout=60,
             env={"REDISCLI_AUTH": password, **os.environ},
         )  # fmt: skip
         return done.stdout.strip()

@@ -33,6 +33,10 @@ from tests.sharing.neighbours import FACTS, POLICY
 A = Pod(namespace="mcp", name="a", uid="uid-a", addresses=("100.64.0.2", "2a00:1::2"), node="node-a")
 RATE = 500
 REQUESTS = 1000
+UNDER_WAY = 200
+"""A machine that cannot keep that rate is asked as fast as it answers: fewer than a node's queue holds."""
+HOLD_S, DEADLINE_S = 60.0, 120.0
+"""Nothing here is about time: a slow machine takes longer."""
 KEY = "a key of the cluster in a file"
 
 
@@ -77,7 +81,7 @@ class _Node:
             snapshot=lambda: self.rig.authority.snapshot,
             held=dict,
             look_again=lambda: None,
-            hold_timeout_s=lambda: 1.0,
+            hold_timeout_s=lambda: HOLD_S,
             now=now,
             came=self.hub.came,
         )
@@ -115,7 +119,7 @@ class _Pair:
         self.a, self.b = (_Node(self.reactor, store, folder / n, f"node-{n}", cluster) for n in "ab")
         self.until(lambda: self.a.door.is_up and self.b.door.is_up and not self.a.door.backlog)
 
-    def until(self, what: Callable[[], bool], for_s: float = 20.0) -> None:
+    def until(self, what: Callable[[], bool], for_s: float = DEADLINE_S) -> None:
         """Turn the loop until something holds."""
         deadline = now() + for_s
         while not what():
@@ -148,7 +152,7 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def test_a_steady_load_is_answered(pair: _Pair, record_property: Callable[[str, object], None]) -> None:
-    """500 requests a second, every one realized in the owner's kernel; the latencies are for the report."""
+    """500 a second if the machine can, each realized in the owner's kernel; latencies are for the report."""
     answers: list[GrantAnswered] = []
     took_s: list[float] = []
     begun = now()
@@ -163,7 +167,7 @@ def test_a_steady_load_is_answered(pair: _Pair, record_property: Callable[[str, 
 
     def step() -> bool:
         nonlocal sent
-        while sent < REQUESTS and now() - begun >= sent / RATE:
+        while sent < REQUESTS and now() - begun >= sent / RATE and sent - len(answers) < UNDER_WAY:
             request = pair.b.rig.request(f"h{sent % 40}.example.org", API, pod=A)
             pair.b.remote.ask(request, A, done_at(now()))
             sent += 1

@@ -16,7 +16,7 @@ from enforcer.demo.processes import parent_of, wait_until
 from enforcer.demo.spaces import Space
 from enforcer.demo.stores import Ring, Store, Trio, free_ports
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 def is_gone(pid: int) -> bool:
