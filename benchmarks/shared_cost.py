@@ -173,19 +173,19 @@ def measure(what: str, seconds: float = SECONDS) -> Cost:
     from enforcer.demo.stores import Store
 
     with tempfile.TemporaryDirectory() as name, Store(Path(name) / "store") as store:
-        empty = _memory(store)
         alone = _run("alone", store.path, what, seconds)
         shared = _run("shared", store.path, what, seconds)
         if shared["dropped"]:
             raise SystemExit(f"{shared['dropped']:.0f} records were let go: nothing was measured")
         grants = len(store.cli("--scan", "--pattern", "*:grant:*").splitlines())
-        return Cost(alone["cpu_us"], shared["cpu_us"], (_memory(store) - empty) / max(grants, 1))
+        full = _memory(store)
+        store.cli("flushall")
+        return Cost(alone["cpu_us"], shared["cpu_us"], (full - _memory(store)) / max(grants, 1))
 
 
 def _memory(store: Any) -> int:
-    """Return what Redis uses, but for its clients' buffers."""
-    said = dict(line.split(":", 1) for line in store.cli("info", "memory").splitlines() if ":" in line)
-    return int(said["used_memory"]) - int(said["mem_clients_normal"])
+    said = store.cli("info", "memory").splitlines()
+    return next(int(line.partition(":")[2]) for line in said if line.startswith("used_memory:"))
 
 
 def main() -> int:
