@@ -3,7 +3,8 @@
 Owns the arithmetic (median, spread, ratio, when a verdict is refused) and the contract of
 ``results/latest.json``. Never measures. A verdict is only as good as its rounds: in each round every
 candidate runs once, after the other, and what is judged is compared within its round, so that a machine
-that is slow for a while is slow for all of them.
+that is slow for a while is slow for all of them. Invariant: noise that could have changed a verdict
+refuses it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 ROUNDS = 5
 """Fewer rounds than this give no median worth a verdict."""
 TOO_NOISY = 0.15
-"""A spread above this refuses the verdict."""
+"""Up to this spread the median is judged; above it every round has to be clear of the goal."""
+FAR_TOO_NOISY = 0.5
+"""Above this spread nothing is judged: such rounds speak of the machine."""
 FAILURES = (
     SystemExit, OSError, AssertionError, RuntimeError, ArithmeticError, LookupError, ValueError,
     subprocess.SubprocessError,
@@ -67,6 +70,24 @@ class Limit(NamedTuple):
         own, peer = medians[OWN], medians[self.of] if self.of else 1.0
         return peer / own if self.per_own else own / peer
 
+    def decided(self, runs: Runs, too_noisy: float, noise: float) -> tuple[bool | None, str]:
+        """Return whether the limit holds, or None and why the noise leaves that open.
+
+        Up to ``too_noisy`` the median says it. Above, every round has to lie on one side of the limit, and
+        would still if it were moved towards it by as much as the middle half of the rounds lies apart.
+        """
+        rounds = self.figures(runs)
+        found = {self.holds(figure) for figure in rounds}
+        if noise <= too_noisy:
+            return self.holds(self.figure({name: median(figures) for name, figures in runs.items()})), ""
+        if noise > FAR_TOO_NOISY:
+            return None, f"spread {noise:.0%} > {max(too_noisy, FAR_TOO_NOISY):.0%}"
+        if len(found) > 1:
+            return None, f"spread {noise:.0%} > {too_noisy:.0%}, rounds lie on both sides of {self}"
+        if min(abs(figure - self.factor) for figure in rounds) < middle_half(rounds):
+            return None, f"spread {noise:.0%} > {too_noisy:.0%}, rounds lie too near to {self}"
+        return found.pop(), ""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -103,12 +124,18 @@ def median(figures: Sequence[float]) -> float:
     return statistics.median(figures)
 
 
-def spread(figures: Sequence[float]) -> float:
-    """Return how far the middle half of the figures lies apart, as a share of their median."""
+def middle_half(figures: Sequence[float]) -> float:
+    """Return how far the middle half of the figures lies apart."""
     if len(figures) < 2:
         return 0.0
-    low, middle, high = statistics.quantiles(figures, n=4, method="inclusive")
-    return (high - low) / abs(middle) if middle else float(high != low)
+    low, _, high = statistics.quantiles(figures, n=4, method="inclusive")
+    return high - low
+
+
+def spread(figures: Sequence[float], of: float | None = None) -> float:
+    """Return how far the middle half of the figures lies apart, as a share of their median, or of ``of``."""
+    apart, whole = middle_half(figures), median(figures) if of is None else of
+    return apart / abs(whole) if whole else float(apart != 0)
 
 
 def rounded(figure: float) -> float:
@@ -126,13 +153,15 @@ def judged(
     goal: str = "",
     note: str = "",
     too_noisy: float = TOO_NOISY,
+    of_goal: bool = False,
     refused: str = "",
 ) -> Row:
     """Make a row of all candidates' runs; ``base`` is the peer of its ratio (else the first limit's).
 
     ``goal`` is its text if the limits do not say it well. A limit on a peer that has no runs is left out
-    and named. A row without runs of its own, without limits that could be judged, with too few rounds or
-    too much spread, or ``refused`` for the reason given, has no verdict, and says why.
+    and named. A row without runs of its own, without limits that could be judged, with too few rounds, with
+    noise that could have changed its verdict, or ``refused`` for the reason given, has none, and says why.
+    ``of_goal``: the spread is a share of the goal, as for a difference, whose median may be nothing.
     """
     measured = {name: list(figures) for name, figures in runs.items() if figures}
     notes = [note] if note else []
@@ -146,22 +175,31 @@ def judged(
     if absent:
         notes.append(f"not measured: {', '.join(absent)}")
     judgeable = [limit for limit in limits if not limit.of or limit.of in measured]
-    noise = max((spread(limit.figures(measured)) for limit in judgeable), default=spread(measured[OWN]))
+    noises = [spread(limit.figures(measured), limit.factor if of_goal else None) for limit in judgeable]
     met: bool | None = None
     if refused:
         notes.append(refused)
     elif len(measured[OWN]) < ROUNDS:
         notes.append(f"{len(measured[OWN])} rounds are too few")
-    elif noise > too_noisy:
-        notes.append(f"too noisy: spread {noise:.0%} > {too_noisy:.0%}")
     elif judgeable:
-        met = all(limit.holds(limit.figure(medians)) for limit in judgeable)
+        found = [
+            each.decided(measured, too_noisy, noise) for each, noise in zip(judgeable, noises, strict=True)
+        ]
+        met = worst(one for one, _ in found)
+        notes += [f"too noisy: {why}" for _, why in found if why]
+    noise = max(noises, default=spread(measured[OWN]))
     base = base or next((limit.of for limit in judgeable if limit.of), "")
     peers = {name: rounded(figure) for name, figure in medians.items() if name != OWN}
     value = rounded(medians[OWN])
     ratio = rounded(value / peers[base]) if peers.get(base) else None
     every = {name: [rounded(figure) for figure in figures] for name, figures in measured.items()}
     return Row(work, unit, value, rounded(noise), peers, ratio, text, met, "; ".join(notes), as_data, every)
+
+
+def worst(found: Iterable[bool | None]) -> bool | None:
+    """Return the verdict of several limits that all have to hold: one that is missed misses the goal."""
+    every = set(found)
+    return False if False in every else None if None in every else True
 
 
 def not_measured(work: str, unit: str, limits: Sequence[Limit], why: str) -> Row:

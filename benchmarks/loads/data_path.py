@@ -145,7 +145,7 @@ def path(_plan: Plan) -> Iterator[Row]:
                 (f"datagrams of {SMALL_BYTES} bytes", "k packets/s", small),
             ):
                 runs = interleaved(ROUNDS, ways(measure))
-                yield _row(f"{work}: {what}", unit, runs, f"{listed:,} grants in the kernel")
+                yield either(f"{work}: {what}", unit, runs, f"{listed:,} grants in the kernel")
 
 
 def _policy() -> Json:
@@ -156,14 +156,14 @@ def _policy() -> Json:
     return made
 
 
-def _row(work: str, unit: str, runs: dict[str, list[float]], note: str) -> Row:
+def either(work: str, unit: str, runs: dict[str, list[float]], note: str) -> Row:
     """Judge by whichever of the two limits is easier: that is the goal."""
     goal = f"≥ 0.95 of {NONE}, or ≥ 0.98 of {CONNTRACK}"
     rows = [
         judged(work, unit, runs, [Limit(factor, of, at_least=True)], goal=goal, note=note, too_noisy=0.25)
         for factor, of in ((0.95, NONE), (0.98, CONNTRACK))
     ]
-    return next((row for row in rows if row.met), rows[0])
+    return min(rows, key=lambda row: (True, None, False).index(row.met))
 
 
 ROWS: tuple[Bench, ...] = (

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import registry, shared_cost
+from benchmarks.loads.data_path import CONNTRACK, NONE, either
 from benchmarks.loads.losses import none_of
 from benchmarks.rows import (
     OWN,
@@ -51,11 +52,81 @@ def test_spread_is_how_far_the_middle_half_lies_apart() -> None:
 def test_a_noisy_run_has_no_verdict() -> None:
     """However good or bad the median is: neither met nor missed."""
     runs = {OWN: [1.0, 5.0, 10.0, 15.0, 30.0], "dnsmasq": [10.0] * 5}
-    for limit in (Limit(100.0, "dnsmasq"), Limit(0.01, "dnsmasq")):
+    for limit in (Limit(100.0, "dnsmasq"), Limit(1.0, "dnsmasq"), Limit(0.01, "dnsmasq")):
         row = judged("cached", "µs", runs, (limit,))
         assert row.met is None
         assert "too noisy" in row.note
         assert "no verdict" in row.line()
+
+
+CLEAR = [0.48, 0.55, 0.61, 0.66, 0.72]
+"""A spread of 18 %, all of it far below one."""
+
+
+@pytest.mark.parametrize(
+    ("rounds", "limit", "met", "why"),
+    [
+        (CLEAR, Limit(1.0), True, ""),
+        (CLEAR, Limit(0.3), False, ""),
+        (CLEAR, Limit(0.3, at_least=True), True, ""),
+        (CLEAR, Limit(1.0, at_least=True), False, ""),
+        (CLEAR, Limit(0.6), None, "both sides of ≤ 0.6"),
+        ([0.48, 0.55, 0.61, 0.66, 1.01], Limit(1.0), None, "both sides of ≤ 1"),
+        (CLEAR, Limit(0.75), None, "too near to ≤ 0.75"),
+        (CLEAR, Limit(0.45), None, "too near to ≤ 0.45"),
+        ([0.1, 0.2, 0.6, 0.7, 0.8], Limit(100.0), None, "83% > 50%"),
+    ],
+)
+def test_noise_refuses_only_the_verdict_that_it_could_have_changed(
+    rounds: list[float], limit: Limit, met: bool | None, why: str
+) -> None:
+    """Above the bound every round has to be clear of the goal, met or missed; far above nothing helps."""
+    row = judged("cached", "µs", {OWN: rounds}, (limit,))
+    assert row.spread > 0.15
+    assert row.met is met
+    assert why in row.note
+    assert ("too noisy" in row.note) is (met is None)
+
+
+def test_each_limit_is_decided_by_its_own_noise() -> None:
+    """One that is surely missed misses the goal; one that is open leaves it open."""
+    runs = {
+        OWN: [10.0] * 5,
+        "dnsmasq": [8.0, 9.0, 11.0, 12.0, 13.0],
+        "CoreDNS": [100.0, 120.0, 130.0, 90.0, 99.0],
+    }
+    straddled, sure, missed = Limit(1.0, "dnsmasq"), Limit(0.5, "CoreDNS"), Limit(0.01, "CoreDNS")
+    assert judged("cached", "µs", runs, (straddled,)).met is None
+    assert judged("cached", "µs", runs, (sure,)).met is True
+    assert judged("cached", "µs", runs, (straddled, sure)).met is None
+    assert judged("cached", "µs", runs, (straddled, missed)).met is False
+
+
+def test_a_row_s_own_bound_judges_the_median() -> None:
+    """Where one's rounds are never quiet; and no round has to be clear then."""
+    rounds = [8.0, 9.0, 10.0, 13.0, 14.0]
+    assert judged("start", "s", {OWN: rounds}, (Limit(10.5),)).met is None
+    assert judged("start", "s", {OWN: rounds}, (Limit(10.5),), too_noisy=0.5).met is True
+
+
+def test_a_difference_is_noisy_by_its_goal() -> None:
+    """Its median may be nothing, of which every spread would be too much."""
+    added = [-0.1, 0.0, 0.01, 0.1, 0.2]
+    assert judged("hold", "ms", {OWN: added}, (Limit(3.0),)).met is None
+    row = judged("hold", "ms", {OWN: added}, (Limit(3.0),), of_goal=True)
+    assert (row.met, row.spread) == (True, pytest.approx(0.0333, abs=0.001))
+    assert judged("hold", "ms", {OWN: added}, (Limit(0.1),), of_goal=True).met is None
+
+
+def test_the_easier_of_two_limits_is_the_data_path_s_goal() -> None:
+    """Missed only if both are; open if one is."""
+
+    def row(none: list[float], alone: list[float]) -> bool | None:
+        return either("path", "Gbit/s", {OWN: [10.0] * 5, NONE: none, CONNTRACK: alone}, "").met
+
+    assert row([9.0] * 5, [20.0] * 5) is True
+    assert row([20.0] * 5, [20.0] * 5) is False
+    assert row([20.0] * 5, [5.0, 8.0, 10.0, 12.0, 15.0]) is None
 
 
 def test_a_machine_slow_for_a_while_is_slow_for_all() -> None:
