@@ -115,14 +115,10 @@ def _started(name: str, argv: list[str], address: str, log: Path, place: Place) 
 
 
 @contextmanager
-def upstream(folder: Path, names: int, *, texts: int = 0, netns: str = HERE.node) -> Iterator[None]:
-    """Serve ``names`` names h0 … with an address of their own each, by nsd on a node's loopback.
-
-    And ``texts`` names t0 … that have no address, but a TXT record.
-    """
+def upstream(folder: Path, names: int, *, netns: str = HERE.node) -> Iterator[None]:
+    """Serve ``names`` names h0 … with an address of their own each, by nsd on a node's loopback."""
     folder.mkdir(exist_ok=True)
     records = [f"h{i} 300 A 45.{i >> 16 & 255}.{i >> 8 & 255}.{i & 255}" for i in range(names)]
-    records += [f"t{i} 300 TXT four" for i in range(texts)]
     (folder / "zone").write_text(
         f"$ORIGIN {ZONE}.\n@ 300 SOA ns host 1 3600 600 86400 60\n@ 300 NS ns\nns A 45.255.0.1\n"
         + "\n".join(records)

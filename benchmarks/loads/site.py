@@ -33,6 +33,8 @@ DNS = "100.96.0.10"
 SERVERS = "45.0.0.0/8"
 """The addresses that names have; all of them are the outside's own."""
 HERE, THERE = "10.65.0.1", "10.67.0.2"
+DEVICE = "eth0"
+"""The pods' end of the veth."""
 FIRST_POD = 10 << 24 | 66 << 16 | 1
 Json = dict[str, Any]
 
@@ -50,6 +52,11 @@ _CONFIG: Json = {
 def pod_address(number: int) -> str:
     """Return the address of a pod; the first has 10.66.0.1."""
     return socket.inet_ntoa((FIRST_POD + number).to_bytes(4, "big"))
+
+
+def router() -> str:
+    """Return the Ethernet address of the node's end of the pods' veth."""
+    return str(json.loads(run("ip", "-json", "link", "show", "vpod", netns=NODE))[0]["address"])
 
 
 def pod(number: int, app: str) -> Json:

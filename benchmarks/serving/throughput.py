@@ -14,10 +14,9 @@ from benchmarks import peers
 from benchmarks.peers import Peer
 from benchmarks.rows import OWN, Bench, Limit, Plan, Row, interleaved, judged, median
 from benchmarks.serving.answers import CACHED
-from benchmarks.serving.held import spread_out
 from benchmarks.serving.load import Start, ask, names, stand
 from benchmarks.serving.misses import fresh, known
-from benchmarks.topology import CORES, pod_address
+from benchmarks.topology import CORES, OTHER_CORE, pin, pod_address
 
 LEAST_MISSES = 8_000
 PROCESSES = (1, 2)
@@ -31,7 +30,8 @@ def throughput(plan: Plan) -> Iterator[Row]:
     busier: list[float] = []
     with stand(starts, known=known(plan, count)) as ready:
         own = ready[OWN]
-        spread_out(own)
+        for pid in own.named("nw-enforcer"):
+            pin(pid, OTHER_CORE)
         each = [found for name in ("nw-resolver", "nw-enforcer") if (found := own.named(name))]
 
         def cached_qps(name: str) -> float:
