@@ -24,38 +24,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from benchmarks import obot
+from benchmarks.obot import Json
 from enforcer.kube.client import Api
 from tests.cluster.real import RealApi
 
 NODE, NAMESPACE = "bench-node", "obot-mcp"
 POLICIES, LOCAL_PODS, EDITS = 1000, 110, 300
 QUIET_S, CHURN_S, CHURN_PODS_A_SECOND = 60, 20, 50
-API = "networking.aviatrix.com/v1alpha1"
 CRDS = Path("deploy/charts/nameward/crds")
-POLICY_PATH = f"/apis/{API}/namespaces/{NAMESPACE}/firewallpolicies"
+POLICY_PATH = f"/apis/{obot.API}/namespaces/{NAMESPACE}/firewallpolicies"
 POD_PATH = f"/api/v1/namespaces/{NAMESPACE}/pods"
-Json = dict[str, Any]
 
 
 def policy(number: int, *domains: str) -> Json:
     """What Obot's provider writes for one server."""
-    selector = {"matchLabels": {"app": f"ms1-{number}"}}
-    to = [{"name": "internet"}]
-    return {
-        "apiVersion": API,
-        "kind": "FirewallPolicy",
-        "metadata": {"name": f"ms1-{number}", "namespace": NAMESPACE},
-        "spec": {
-            "smartGroups": [{"name": "internet", "selectors": [{"cidr": "0.0.0.0/0"}]}],
-            "webGroups": [{"name": "approved", "domains": [f"api{number}.example.com", *domains]}],
-            "rules": [
-                {"name": "approved", "selector": selector, "action": "permit", "protocol": "tcp",
-                 "port": 443, "destinationSmartGroups": to, "webGroups": [{"name": "approved"}]},
-                {"name": "rest", "selector": selector, "action": "deny", "protocol": "any",
-                 "destinationSmartGroups": to},
-            ],
-        },
-    }  # fmt: skip
+    name = f"ms1-{number}"
+    return obot.policy(name, NAMESPACE, name, [f"api{number}.example.com", *domains])
 
 
 def address(number: int) -> str:
@@ -65,12 +50,10 @@ def address(number: int) -> str:
 
 def add_pod(api: Api, name: str, number: int, node: str = NODE) -> None:
     """Create a pod and give it an address."""
-    labels = {"app": f"ms1-{number % POLICIES}", "pod-template-hash": "6d4cf56db6"}
-    spec = {"nodeName": node, "containers": [{"name": "mcp", "image": "mcp"}]}
-    metadata = {"name": name, "namespace": NAMESPACE, "labels": labels}
-    api.create(POD_PATH, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-    ip = address(number)
-    status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}
+    made = obot.pod(name, NAMESPACE, f"ms1-{number % POLICIES}", address(number), node=node)
+    made["spec"]["containers"] = [{"name": "mcp", "image": "mcp"}]
+    status = made.pop("status")
+    api.create(POD_PATH, made)
     api.patch(f"{POD_PATH}/{name}/status", {"status": status}, "merge")
 
 

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from benchmarks import obot
+from benchmarks.obot import Json
 from enforcer.sources.kubernetes.kinds import BY_KIND
 from enforcer.sources.kubernetes.store import Store, only_needed
 from enforcer.worlds import is_same, world_of
@@ -28,49 +30,21 @@ from policy.world import World
 
 EDITS, LOCAL_PODS, NAMES = 15, 110, 100
 NAMESPACE = "obot-mcp"
-API = "networking.aviatrix.com/v1alpha1"
-Json = dict[str, Any]
 
 
 def policy(number: int, *domains: str) -> Json:
     """What Obot's provider writes for one server, with many names."""
-    selector = {"matchLabels": {"app": f"ms1-{number}"}}
-    to = [{"name": "internet"}]
     names = [f"api{name}.s{number}.example.com" for name in range(NAMES - len(domains))]
-    return {
-        "apiVersion": API,
-        "kind": "FirewallPolicy",
-        "metadata": {"name": f"ms1-{number}", "namespace": NAMESPACE, "uid": f"p-{number}", "generation": 1},
-        "spec": {
-            "smartGroups": [{"name": "internet", "selectors": [{"cidr": "0.0.0.0/0"}]}],
-            "webGroups": [{"name": "approved", "domains": [*names, *domains]}],
-            "rules": [
-                {"name": "approved", "selector": selector, "action": "permit", "protocol": "tcp",
-                 "port": 443, "destinationSmartGroups": to, "webGroups": [{"name": "approved"}]},
-                {"name": "rest", "selector": selector, "action": "deny", "protocol": "any",
-                 "destinationSmartGroups": to},
-            ],
-        },
-    }  # fmt: skip
+    return obot.policy(
+        f"ms1-{number}", NAMESPACE, f"ms1-{number}", [*names, *domains], uid=f"p-{number}", generation=1
+    )
 
 
 def pod(number: int, policies: int) -> Json:
     """One of the node's pods."""
     ip = f"10.50.{number >> 8}.{number & 255}"
-    metadata = {
-        "name": f"pod-{number}",
-        "namespace": NAMESPACE,
-        "uid": f"u-{number}",
-        "labels": {"app": f"ms1-{number % policies}", "pod-template-hash": "6d4cf56db6"},
-    }
-    status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": metadata,
-        "spec": {"nodeName": "n"},
-        "status": status,
-    }
+    app = f"ms1-{number % policies}"
+    return obot.pod(f"pod-{number}", NAMESPACE, app, ip, node="n", uid=f"u-{number}")
 
 
 class Edited:

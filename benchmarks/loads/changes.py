@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 
 from benchmarks.loads.asking import asked
 from benchmarks.loads.kernel_events import Events
-from benchmarks.loads.site import NODE, ZONE, Json, Node, Site, policy, site
+from benchmarks.loads.site import NODE, ZONE, Node, Site, policy, site
+from benchmarks.obot import Json
 from benchmarks.rows import OWN, ROUNDS, Bench, Limit, Plan, Row, judged
 from benchmarks.topology import run
 

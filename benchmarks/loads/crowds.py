@@ -13,7 +13,8 @@ from contextlib import contextmanager
 
 from benchmarks.loads.asking import Asking, asked, asking
 from benchmarks.loads.losses import none_of
-from benchmarks.loads.site import ZONE, Json, Node, Site, policy, site
+from benchmarks.loads.site import ZONE, Node, Site, policy, site
+from benchmarks.obot import Json
 from benchmarks.rows import OWN, ROUNDS, Bench, Limit, Plan, Row, judged
 
 QUIET_PODS, QUIET_RATE, QUIET_NAMES = range(20), 400, range(50)

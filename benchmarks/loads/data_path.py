@@ -18,7 +18,8 @@ from benchmarks.loads.asking import asked
 from benchmarks.loads.changes import ASKING_PODS, NAMES
 from benchmarks.loads.connecting import looked_up
 from benchmarks.loads.kernel_events import inside
-from benchmarks.loads.site import NODE, OUTSIDE, PODS, ZONE, Json, pod_address, policy, site
+from benchmarks.loads.site import NODE, OUTSIDE, PODS, ZONE, pod_address, policy, site
+from benchmarks.obot import Json
 from benchmarks.rows import ROUNDS, Bench, Limit, Plan, Row, interleaved, judged, not_measured
 from benchmarks.topology import run
 
@@ -151,8 +152,8 @@ def path(_plan: Plan) -> Iterator[Row]:
 def _policy() -> Json:
     """Return a policy that opens names for TCP and for UDP."""
     made = policy("load", "load", [f"*.{ZONE}"])
-    [rule] = made["spec"]["rules"]
-    made["spec"]["rules"] = [rule, rule | {"name": "datagrams", "protocol": "udp"}]
+    permit, deny = made["spec"]["rules"]
+    made["spec"]["rules"] = [permit, permit | {"name": "datagrams", "protocol": "udp"}, deny]
     return made
 
 

@@ -19,9 +19,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from benchmarks import obot
 from benchmarks.loads.sources import built
+from benchmarks.obot import Json
 from benchmarks.topology import run
 
 PODS, NODE, OUTSIDE = (f"nwload-{name}-{os.getpid()}" for name in ("pods", "node", "outside"))
@@ -36,7 +38,6 @@ HERE, THERE = "10.65.0.1", "10.67.0.2"
 DEVICE = "eth0"
 """The pods' end of the veth."""
 FIRST_POD = 10 << 24 | 66 << 16 | 1
-Json = dict[str, Any]
 
 _CONFIG: Json = {
     "node": "bench",
@@ -61,44 +62,12 @@ def router() -> str:
 
 def pod(number: int, app: str) -> Json:
     """A pod of this node."""
-    metadata = {"name": f"pod-{number}", "namespace": NAMESPACE, "uid": f"u-{number}", "labels": {"app": app}}
-    ip = pod_address(number)
-    status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": metadata,
-        "spec": {"nodeName": "bench"},
-        "status": status,
-    }
+    return obot.pod(f"pod-{number}", NAMESPACE, app, pod_address(number), node="bench", uid=f"u-{number}")
 
 
 def policy(name: str, app: str, domains: Iterable[str], cidrs: Iterable[str] = ()) -> Json:
-    """What Obot's provider writes for one server: its names, and addresses beside them."""
-    selector = {"matchLabels": {"app": app}}
-    anywhere = {"name": "internet", "selectors": [{"cidr": "0.0.0.0/0"}]}
-    rules: list[Json] = [
-        {"name": "names", "selector": selector, "action": "permit", "protocol": "tcp", "port": 443,
-         "destinationSmartGroups": [{"name": "internet"}], "webGroups": [{"name": "approved"}]},
-    ]  # fmt: skip
-    groups = [anywhere]
-    if ranges := [{"cidr": cidr} for cidr in cidrs]:
-        groups.append({"name": "fixed", "selectors": ranges})
-        fixed = [{"name": "fixed"}]
-        rules.append(
-            {"name": "fixed", "selector": selector, "action": "permit", "protocol": "tcp", "port": 443,
-             "destinationSmartGroups": fixed}
-        )  # fmt: skip
-    return {
-        "apiVersion": "networking.aviatrix.com/v1alpha1",
-        "kind": "FirewallPolicy",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {
-            "smartGroups": groups,
-            "webGroups": [{"name": "approved", "domains": list(domains)}],
-            "rules": rules,
-        },
-    }
+    """One server's policy."""
+    return obot.policy(name, NAMESPACE, app, domains, cidrs)
 
 
 class Site:
