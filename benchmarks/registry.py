@@ -1,4 +1,7 @@
-"""Which modules have rows, in the order in which they run: each has ``ROWS: tuple[Bench, ...]``."""
+"""Which benches there are, in the order in which they run: the goals' rows first, what is only shown last.
+
+A module has ``ROWS: tuple[Bench, ...]``.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,16 @@ MODULES: tuple[str, ...] = (
     "benchmarks.serving.answers",
     "benchmarks.serving.misses",
     "benchmarks.serving.held",
+    "benchmarks.loads.changes",
     "benchmarks.serving.throughput",
     "benchmarks.serving.streams",
-    "benchmarks.loads.changes",
-    "benchmarks.loads.connecting",
+    "benchmarks.loads.data_path",
     "benchmarks.loads.crowds",
     "benchmarks.loads.saturation",
-    "benchmarks.loads.data_path",
     "benchmarks.loads.sharing",
 )
+LAST = ("scaling", "sharing")
+"""What is only shown, and what has a page of its own: if the time does not suffice, it is this that is missing."""
 
 
 def benches() -> list[Bench]:
@@ -26,4 +30,4 @@ def benches() -> list[Bench]:
     found = [bench for module in MODULES for bench in import_module(module).ROWS]
     names = [bench.name for bench in found]
     assert len(set(names)) == len(names), names
-    return found
+    return sorted(found, key=lambda bench: bench.name in LAST)

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.timing import Clock, OutOfTime
+
 OWN = "Nameward"
 """The name under which a benchmark hands in its own runs."""
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -227,6 +229,8 @@ class Plan:
     quick: bool = False
     rounds: int = ROUNDS
     curves: dict[str, dict[str, list[tuple[float, float]]]] = field(default_factory=dict)
+    took_s: dict[str, float] = field(default_factory=dict)
+    """Of each bench that was begun."""
 
     def sized(self, whole: int, quick: int) -> int:
         """Return the size of a load: that of a whole run, or of a quick one."""
@@ -251,30 +255,36 @@ class Bench(NamedTuple):
 
 
 def all_rows(
-    benches: Iterable[Bench],
-    plan: Plan,
-    say: Callable[[str], None],
-    failures: list[str],
-    is_time_left: Callable[[], bool] = lambda: True,
+    benches: Iterable[Bench], plan: Plan, say: Callable[[str], None], failures: list[str], clock: Clock
 ) -> Iterator[Row]:
     """Run them, saying each row as it is done; one that cannot run is said too, and the next goes on.
 
-    Without time left no other is begun, and each has a row that says so.
+    Without time left no other is begun, the one that runs is ended, and each has a row that says so.
     """
     for bench in benches:
         say(f"# {bench.name}: {bench.title}")
-        if not is_time_left():
+        if not clock.is_left():
             yield not_measured(bench.title, "", (), f"no time was left; --only {bench.name}")
             continue
+        before_s = clock.gone_s()
         try:
-            for row in bench.run(plan):
+            rows = iter(bench.run(plan))
+            while row := _next(rows, clock):
                 say(row.line())
                 yield row
+        except OutOfTime:
+            yield not_measured(bench.title, "", (), f"the time was over; --only {bench.name}")
         except FAILURES as failure:
             failures.append(f"{bench.name}: {failure}")
             row = not_measured(bench.title, "", (), str(failure)[-500:])
             say(f"{bench.name} FAILED: {failure}")
             yield row
+        plan.took_s[bench.name] = round(clock.gone_s() - before_s, 1)
+
+
+def _next(rows: Iterator[Row], clock: Clock) -> Row | None:
+    with clock.measuring():
+        return next(rows, None)
 
 
 def table(rows: Iterable[Row]) -> str:

@@ -78,7 +78,7 @@ def across(plan: Plan) -> Iterator[Row]:
             "ms",
             {OWN: added, "by the pod's own node": mine, "by another": theirs},
             (limit,),
-            too_noisy=0.5,
+            of_goal=True,
             refused="the machine was too busy: a pod's own node took too long as well" if busy else "",
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from benchmarks.rows import (
     table,
     write,
 )
+from benchmarks.timing import Clock
 
 QUIET = {OWN: [9.0, 10.0, 10.1, 10.0, 9.9], "dnsmasq": [10.0, 10.0, 10.0, 10.0, 10.0]}
 CONTRACT = {"work", "unit", "value", "spread", "peers", "ratio", "goal", "met"}
@@ -225,7 +227,12 @@ def test_rows_are_said_as_they_are_done() -> None:
         yield judged("second", "µs", QUIET)
 
     assert (
-        len(list(all_rows([Bench("both", "two rows", quick=True, run=both)], Plan(), said.append, []))) == 2
+        len(
+            list(
+                all_rows([Bench("both", "two rows", quick=True, run=both)], Plan(), said.append, [], Clock())
+            )
+        )
+        == 2
     )
     assert len(said) == 3
 
@@ -242,7 +249,7 @@ def test_what_cannot_be_measured_is_said_and_the_next_goes_on() -> None:
 
     failures: list[str] = []
     benches = [Bench("a", "broken", quick=True, run=broken), Bench("b", "fine", quick=True, run=fine)]
-    rows = list(all_rows(benches, Plan(), lambda _: None, failures))
+    rows = list(all_rows(benches, Plan(), lambda _: None, failures, Clock()))
     assert [row.work for row in rows] == ["first", "broken", "second"]
     assert rows[1].met is None
     assert rows[1].note == "dnsperf is gone; not measured"
@@ -257,7 +264,7 @@ def test_figures_that_cannot_be_computed_with_end_one_bench_only() -> None:
 
     failures: list[str] = []
     benches = [Bench("a", "nothing", quick=True, run=nothing)]
-    assert [row.met for row in all_rows(benches, Plan(), lambda _: None, failures)] == [None]
+    assert [row.met for row in all_rows(benches, Plan(), lambda _: None, failures, Clock())] == [None]
     assert len(failures) == 1
 
 
@@ -266,13 +273,49 @@ def test_without_time_left_no_other_bench_is_begun() -> None:
 
     def one(_: Plan) -> Iterator[Row]:
         yield judged("first", "µs", QUIET)
+        time.sleep(0.3)
 
+    plan = Plan()
     benches = [Bench(name, f"title of {name}", quick=True, run=one) for name in "ab"]
-    left = iter((True, False))
-    rows = list(all_rows(benches, Plan(), lambda _: None, [], lambda: next(left)))
+    rows = list(all_rows(benches, plan, lambda _: None, [], Clock(begun_before_s=0.2)))
     assert [row.work for row in rows] == ["first", "title of b"]
     assert rows[1].met is None
     assert "--only b" in rows[1].note
+    assert set(plan.took_s) == {"a"}
+
+
+def test_the_bench_that_runs_is_ended_when_the_time_is_over() -> None:
+    """It takes down what it stood up, has a row that says so, and keeps what it had; it has not failed."""
+    taken_down: list[str] = []
+
+    def endless(_: Plan) -> Iterator[Row]:
+        try:
+            yield judged("first", "µs", QUIET)
+            while True:
+                time.sleep(60)
+        finally:
+            taken_down.append("all")
+
+    failures: list[str] = []
+    benches = [Bench(name, f"title of {name}", quick=True, run=endless) for name in "ab"]
+    clock = Clock(begun_before_s=0.1, over_after_s=0.2)
+    rows = list(all_rows(benches, Plan(), lambda _: None, failures, clock))
+    assert [row.work for row in rows] == ["first", "title of a", "title of b"]
+    assert rows[1].note == "the time was over; --only a; not measured"
+    assert (taken_down, failures) == (["all"], [])
+    assert clock.gone_s() < 30
+
+
+def test_time_is_over_only_while_a_bench_measures() -> None:
+    """What is done with a row is not interrupted."""
+
+    def one(_: Plan) -> Iterator[Row]:
+        yield judged("first", "µs", QUIET)
+
+    benches = [Bench("a", "title of a", quick=True, run=one)]
+    for row in all_rows(benches, Plan(), lambda _: None, [], Clock(over_after_s=0.1)):
+        time.sleep(0.3)
+        assert row.work in {"first", "title of a"}
 
 
 def test_the_file_holds_what_the_contract_names(tmp_path: Path) -> None:
@@ -309,6 +352,7 @@ def test_what_shared_state_costs_is_a_bench() -> None:
 
 
 def test_every_registered_bench_has_a_name_of_its_own() -> None:
-    """``--only`` finds one."""
-    benches = registry.benches()
-    assert len({bench.name for bench in benches}) == len(benches)
+    """``--only`` finds one; what no goal asks for comes last."""
+    names = [bench.name for bench in registry.benches()]
+    assert len(set(names)) == len(names)
+    assert tuple(names[-len(registry.LAST) :]) == registry.LAST
