@@ -30,7 +30,7 @@ ADDRESSES = 5
 """A name's; each is opened for TCP and for UDP: 100 pods with 100 names each, ten elements a name."""
 GRANTED = "45.0.1.244"
 """The first address of h100.…, which pod 0 asks for, among others."""
-SECONDS = 2
+SECONDS = 1
 SMALL_BYTES = 64
 NONE, CONNTRACK = "no rules", "conntrack alone"
 _CONNTRACK = """table inet other {

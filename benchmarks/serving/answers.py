@@ -13,7 +13,7 @@ from benchmarks.topology import pod_address
 
 CACHED, WINDOW = 100, 100
 """Names that are asked again and again, and questions that wait for an answer at a time."""
-QUERIES = 50_000
+QUERIES = 25_000
 BLOCKED = "blocked.test"
 PODS, NAMES_A_POLICY = 110, 100
 POLICIES = (10, 100, 1_000)

@@ -19,7 +19,7 @@ from benchmarks.rows import OWN, Bench, Limit, Plan, Row, judged, median
 from benchmarks.topology import LOAD_CORE, OTHER_CORE, SERVER_CORE, pin
 
 RATE = 2_000
-RATES = (500, 1_000, 2_000, 4_000)
+RATES, CURVE_S = (500, 1_000, 2_000, 4_000), 3
 TURNS_A_S = 100
 """So often a second the type changes: a turn is long beside a hold, short beside a stall of the machine."""
 GOALS_MS = {"P50": 0.3, "P99": 3.0}
@@ -67,7 +67,7 @@ def spread_out(node: Node) -> None:
 
 def held(plan: Plan) -> Iterator[Row]:
     """Added latency at 2,000 misses a second; the whole run also draws it over the rate."""
-    seconds = plan.sized(6, 3)
+    seconds = plan.sized(5, 3)
     with crowd(1, limits=UNBOUNDED) as (_here, node):
         spread_out(node)
         load = Load()
@@ -76,7 +76,7 @@ def held(plan: Plan) -> Iterator[Row]:
         for name, most_ms in GOALS_MS.items():
             yield _row(name, most_ms, rounds)
         for rate in () if plan.quick else RATES:
-            point = load.measure(rate, seconds)
+            point = load.measure(rate, CURVE_S)
             for name in GOALS_MS if point.lost <= TOLERATED else ():
                 plan.point("added-latency", name, rate, point.whole[name] - point.without[name])
 

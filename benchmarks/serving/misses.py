@@ -67,7 +67,7 @@ def slow_cost(peer: Peer) -> Callable[[int], float]:
 
 def missed(plan: Plan) -> Iterator[Row]:
     """Distinct names, each forwarded once; beside servers that only forward, and dnsmasq with its sets."""
-    count = plan.sized(10_000, 2_000)
+    count = plan.sized(6_000, 2_000)
     starts = servers()
     own = starts.pop(OWN)
     starts[SMALL] = partial(peers.dnsmasq, cache=1_000)
@@ -111,7 +111,7 @@ def beside(start: Start, count: int = FOREIGN_CHAINS) -> Start:
 
 def foreign(plan: Plan) -> Iterator[Row]:
     """Grants beside 5,000 chains of another table, as kube-proxy has them, and without."""
-    count = plan.sized(6_000, 2_500)
+    count = plan.sized(5_000, 2_500)
     without, nearest = "Nameward without them", "dnsmasq --nftset beside them"
     starts = {without: peers.nameward, nearest: beside(nftset(NFTSET)), OWN: beside(peers.nameward)}
     with stand(starts, known=known(plan, count)) as ready:

@@ -15,9 +15,9 @@ LIMITS = (Limit(0.5, "Unbound", at_least=True),)
 def streams(plan: Plan) -> Iterator[Row]:
     """A connection for each question; kept ones with a question at a time; pipelined."""
     ways = (
-        ("TCP, a connection for each question", plan.sized(20, 8), 20, 20, ("-O", "num-queries-per-conn=1")),
-        ("TCP, 20 kept connections, a question at a time", plan.sized(150, 30), 20, 20, ()),
-        ("TCP, pipelined: 4 connections, 100 questions at once", plan.sized(300, 50), 4, 100, ()),
+        ("TCP, a connection for each question", plan.sized(12, 8), 20, 20, ("-O", "num-queries-per-conn=1")),
+        ("TCP, 20 kept connections, a question at a time", plan.sized(80, 30), 20, 20, ()),
+        ("TCP, pipelined: 4 connections, 100 questions at once", plan.sized(200, 50), 4, 100, ()),
     )
     starts = servers()
     del starts["dnsmasq"]  # it forks for each connection, and ends it after 100 questions

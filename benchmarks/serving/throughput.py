@@ -25,7 +25,7 @@ PODS = 8
 
 def throughput(plan: Plan) -> Iterator[Row]:
     """As fast as they answer: the same 100 names, then distinct ones."""
-    times, count = plan.sized(500, 100), plan.sized(8_000, 2_500)
+    times, count = plan.sized(250, 100), plan.sized(6_000, 2_500)
     starts: dict[str, Start] = {"dnsmasq": peers.dnsmasq, "Unbound": peers.unbound, OWN: peers.nameward}
     busier: list[float] = []
     with stand(starts, known=known(plan, count)) as ready:
