@@ -20,7 +20,7 @@ from benchmarks.rows import OWN, ROUNDS, Bench, Limit, Plan, Row, judged
 QUIET_PODS, QUIET_RATE, QUIET_NAMES = range(20), 400, range(50)
 FLOODER = range(20, 21)
 FRESH_RATE, FRESH_S, FORBIDDEN_S = 100_000 / 60, 12, 4
-"""A hundred thousand fresh names in a minute: five rounds of twelve seconds; a third of it of forbidden ones."""
+"""A hundred thousand fresh names in a minute: five rounds of twelve seconds; of forbidden ones a third."""
 CALM_S = 3.0
 CROWD = range(200)
 STAMPEDE = range(1000)
