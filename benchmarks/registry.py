@@ -19,10 +19,11 @@ MODULES: tuple[str, ...] = (
     "benchmarks.loads.data_path",
     "benchmarks.loads.crowds",
     "benchmarks.loads.saturation",
+    "benchmarks.loads.connecting",
     "benchmarks.loads.sharing",
 )
 LAST = ("scaling", "sharing")
-"""What is only shown, and what has a page of its own: if the time does not suffice, it is this that is missing."""
+"""What is only shown, and shared state, which has a page of its own: if time does not suffice, it is missing."""
 
 
 def benches() -> list[Bench]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -356,3 +357,14 @@ def test_every_registered_bench_has_a_name_of_its_own() -> None:
     names = [bench.name for bench in registry.benches()]
     assert len(set(names)) == len(names)
     assert tuple(names[-len(registry.LAST) :]) == registry.LAST
+
+
+def test_every_module_with_rows_is_registered() -> None:
+    """One that is forgotten is measured by nobody."""
+    root = Path(registry.__file__).parent
+    found = {
+        ".".join(("benchmarks", *path.relative_to(root).with_suffix("").parts))
+        for path in root.rglob("*.py")
+        if re.search(r"^ROWS\b.* = ", path.read_text(), re.MULTILINE)
+    }
+    assert found == set(registry.MODULES)
