@@ -23,7 +23,7 @@ MODULES: tuple[str, ...] = (
     "benchmarks.loads.sharing",
 )
 LAST = ("scaling", "sharing")
-"""What is only shown, and shared state, which has a page of its own: if time does not suffice, it is missing."""
+"""What is only shown, and shared state, which has a page of its own; missing where time does not suffice."""
 
 
 def benches() -> list[Bench]:
