@@ -2,13 +2,14 @@
 
 Owns those buffers and the layout of the kernel's structures in them. Knows nothing of DNS. Invariants: each
 reply leaves from the address that its query was sent to, to the address and port that it came from; a reply
-that the kernel does not take costs no other.
+that the kernel does not take costs no other; one that was put leaves before anything else is read.
 """
 
 from __future__ import annotations
 
 import ctypes
 import struct
+import sys
 from collections.abc import Callable
 
 from resolver.transport import Socket, reply_from
@@ -46,6 +47,7 @@ class Batch:
         self._descriptor = sock.fileno()
         self._calls = calls
         is_v6 = sock.family.name == "AF_INET6"
+        self._family = int(sock.family).to_bytes(2, sys.byteorder)
         self._address = (8, 24) if is_v6 else (4, 8)
         self._aimed = (16, 32) if is_v6 else (24, 28)
         self._longest = longest
@@ -55,20 +57,25 @@ class Batch:
         self._names = (ctypes.c_char * (MOST * _NAME_BYTES))()
         self._controls = (ctypes.c_char * (MOST * _CONTROL_BYTES))()
         self._replies = (ctypes.c_char * (MOST * _REPLY_BYTES))()
+        self._reply_names = (ctypes.c_char * (MOST * _NAME_BYTES))()
         self._reply_controls = (ctypes.c_char * (MOST * _CONTROL_BYTES))()
         self._vectors = (ctypes.c_uint64 * (4 * MOST))()
         self._received = (ctypes.c_uint64 * (MOST * _HEADER // 8))()
         self._sent = (ctypes.c_uint64 * (MOST * _HEADER // 8))()
         self._aims = [b""] * MOST
+        self._put = 0
+        """Replies that wait for ``flush``."""
         self._lay_out()
         self._words = memoryview(self._received).cast("B").cast("I")
         self._views = tuple(
-            memoryview(each).cast("B") for each in (self._wires, self._names, self._controls, self._replies)
+            memoryview(each).cast("B")
+            for each in (self._wires, self._names, self._controls, self._replies, self._reply_names)
         )
         self._quads = tuple(
             memoryview(each).cast("B").cast("Q") for each in (self._received, self._sent, self._vectors)
         )
         self._first = ctypes.addressof(self._received)
+        self._first_name = ctypes.addressof(self._reply_names)
 
     def _lay_out(self) -> None:
         at = ctypes.addressof
@@ -93,11 +100,13 @@ class Batch:
 
         ``heard`` is where to count how often each source was.
         """
+        if self._put:  # their places are needed
+            self.flush()
         count: int = self._calls.receive(self._descriptor, self._first, MOST, _MSG_DONTWAIT, None)
         if count <= 0:
             return 0 if ctypes.get_errno() in (0, 11) else -1
         words = self._words
-        wires, names, controls, replies = self._views
+        wires, names, controls, replies, _ = self._views
         received, sent, vectors = self._quads
         source_at, source_end = self._address
         aimed_at, aimed_end = self._aimed
@@ -125,6 +134,32 @@ class Batch:
             ready += 1
         self._send(ready)
         return count
+
+    def put(self, wire: bytes, source: bytes, port: int, aimed: bytes) -> bool:
+        """Take a reply that leaves with the next ``flush`` or ``serve``; False: it fits in no place."""
+        address_at, address_end = self._address
+        if len(wire) > _REPLY_BYTES or len(source) != address_end - address_at:
+            return False
+        if self._put == MOST:
+            self.flush()
+        number = self._put
+        _, _, _, replies, names = self._views
+        _, sent, vectors = self._quads
+        place, name = number * _REPLY_BYTES, number * _NAME_BYTES
+        names[name : name + 4] = self._family + port.to_bytes(2, "big")
+        names[name + address_at : name + address_end] = source
+        replies[place : place + len(wire)] = wire
+        vectors[2 * (MOST + number) + 1] = len(wire)
+        sent[8 * number + _NAME] = self._first_name + name
+        if self._aims[number] != aimed:
+            self._aim(number, aimed)
+        self._put = number + 1
+        return True
+
+    def flush(self) -> None:
+        """Send the replies that were put, in their order."""
+        count, self._put = self._put, 0
+        self._send(count)
 
     def _aim(self, number: int, aimed: bytes) -> None:
         """Have the reply of that place leave from ``aimed``."""

@@ -71,11 +71,19 @@ class Doors:
                 self._listening[name] = sock
 
     def reply(self, wire: bytes, client: Client) -> None:
-        """Send a reply through the socket or connection its query came by, if that is still there."""
+        """Send a reply through the socket or connection its query came by, if that is still there.
+
+        A datagram leaves with the next ``flush``, if not before.
+        """
         if client.transport == "tcp":
             self._streams.reply(wire, client)
         elif (listener := self._udp.get(client.via)) is not None:
             listener.reply(wire, client)
+
+    def flush(self) -> None:
+        """Send the datagrams among the replies; call at the end of each turn."""
+        for listener in self._udp.values():
+            listener.flush()
 
     def mute(self, sources: frozenset[bytes]) -> None:
         """Have the kernel drop the datagrams of these addresses, at every socket."""

@@ -84,6 +84,7 @@ class UdpListener:
     def stop(self) -> None:
         """Read no more; replies can still be sent. Who reads the socket after us mutes whom it will."""
         self._reactor.removeReader(self)
+        self.flush()
         self._loud = frozenset()
         self.mute(frozenset())
 
@@ -194,12 +195,19 @@ class UdpListener:
             self.mute(self._muted)
 
     def reply(self, wire: bytes, client: Client) -> None:
-        """Send a reply to a client that was given to ``received``."""
+        """Send a reply to a client that was given to ``received``: with the next ``flush``, if not before."""
+        if self._batch is not None and self._batch.put(wire, client.source, client.port, client.aimed):
+            return
         control = transport.reply_from(client.aimed) if self._is_wildcard else []
         try:
             self._sock.sendmsg((wire,), control, 0, transport.sockaddr(client.source, client.port))
         except OSError:
             self._unsent += 1
+
+    def flush(self) -> None:
+        """Send the replies of this turn."""
+        if self._batch is not None:
+            self._batch.flush()
 
     def _source(self, text: str) -> bytes:
         if len(self._sources) >= MAX_KNOWN:

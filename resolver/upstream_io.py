@@ -1,7 +1,7 @@
 """Moves bytes between ``resolver.upstreams`` and the upstream servers.
 
 Owns the streams, and who has which socket. Holds no rule of forwarding. Invariant: what ends is closed at
-once, and with this turn's end the alarm knows the next deadline.
+once, and with this turn's end every question has left and the alarm knows the next deadline.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from twisted.internet import ssl
 
 
+SENT_TOGETHER = 16
+"""Questions that leave one right behind the other: whom the first one wakes is awake for the rest."""
 _POOL_BYTES = 4096
 
 
@@ -60,8 +62,10 @@ class UpstreamIO:
         self._sockets = QuestionSockets(self.datagram_received, self.socket_failed)
         reactor.addReader(self._sockets)
         self._streams: dict[Upstream, UpstreamStream] = {}
+        self._due: list[Attempt] = []
+        """Datagrams' attempts of this turn that are not sent yet."""
         self._alarm = Alarm(reactor, forwarding.next_deadline, self._deadline_passed)
-        reactor.turn_ends.append(self._alarm.arm)
+        reactor.turn_ends.append(self._turn_ended)
 
     def ask(self, ask: AskUpstream, now: float) -> None:
         """Begin a question."""
@@ -76,9 +80,10 @@ class UpstreamIO:
 
     def stop(self) -> None:
         """Close everything; no question that is open now is ever answered."""
-        if self._alarm.arm in self._reactor.turn_ends:
-            self._reactor.turn_ends.remove(self._alarm.arm)
+        if self._turn_ended in self._reactor.turn_ends:
+            self._reactor.turn_ends.remove(self._turn_ended)
         self._alarm.stop()
+        self._due.clear()
         self._reactor.removeReader(self._sockets)
         self._sockets.close_all()
         for stream in list(self._streams.values()):
@@ -99,13 +104,28 @@ class UpstreamIO:
     def _deadline_passed(self, now: float) -> None:
         self._run(self._forwarding.deadline_passed(now), now)
 
+    def _turn_ended(self) -> None:
+        while self._due:  # one that cannot be sent may have another upstream
+            self._send_due()
+        self._alarm.arm()
+
+    def _send_due(self) -> None:
+        """Send what this turn has brought so far, but for what has ended meanwhile."""
+        due, self._due = self._due, []
+        now = self._reactor.seconds()
+        for attempt in due:
+            if attempt.is_open:
+                self._send_datagram(attempt, now)
+
     def _run(self, steps: list[Step], now: float) -> None:
         for step in steps:
             if isinstance(step, Send):
                 if step.attempt.stream:
                     self._send_on_stream(step.attempt, now)
                 else:
-                    self._send_datagram(step.attempt, now)
+                    self._due.append(step.attempt)
+                    if len(self._due) >= SENT_TOGETHER:
+                        self._send_due()
             elif isinstance(step, Cancel):
                 self._sockets.close(step.attempt)
             elif isinstance(step, Answered):

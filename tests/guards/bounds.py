@@ -35,7 +35,7 @@ KERNEL = {
     "hit, blocked": {"resolver's calls": 2.6, "enforcer's calls": 0.5},
     "hit, one at a time": {"resolver's calls": 4.3, "enforcer's calls": 0.5},
     "hit, a connection each": {"resolver's calls": 8.0},
-    "miss": {"resolver's calls": 8.0, "enforcer's calls": 1.5, "transactions": 0.25},
+    "miss": {"resolver's calls": 7.0, "enforcer's calls": 1.5, "transactions": 0.25},
 }
 """Of the running node, for each question of a burst of 32: system calls and transactions with nftables.
 Bursts fall apart on a machine that is busy otherwise: the bounds are what that may cost, not a tenth."""

@@ -36,6 +36,7 @@ class Inside:
 def inside(reactor):
     """Doors of a reactor, closed at the end."""
     one = Inside(reactor)
+    reactor.turn_ends.append(one.doors.flush)
     yield one
     one.doors.close()
 
@@ -113,6 +114,24 @@ def test_what_came_through_a_replaced_socket_is_read_and_answered(reactor, insid
             inside.doors.reply(b"HERE", inside.received[0][1])
             client.settimeout(10)
             assert client.recvfrom(10) == (b"HERE", new.getsockname())
+
+
+def test_a_reply_that_waits_for_its_turn_s_end_outlives_its_socket(reactor, inside):
+    """Whatever closes a socket sends first what was to be sent through it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind(("0.0.0.0", 0))
+        inside.doors.adopt(("udp4",), duplicates(udp))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect(("127.0.0.1", udp.getsockname()[1]))
+            client.settimeout(10)
+            client.send(b"first")
+            reactor.spin(lambda: inside.received)
+            inside.doors.reply(b"FIRST", inside.received[0][1])
+            inside.doors.stop_reading()
+            assert client.recv(10) == b"FIRST"
+            inside.doors.reply(b"SECOND", inside.received[0][1])
+            inside.doors.give_up()
+            assert client.recv(10) == b"SECOND"
 
 
 def test_draining_leaves_the_sockets_to_the_next_process(reactor, inside):

@@ -57,6 +57,7 @@ def udp(reactor, request):
         assert listener._batch is not None
         if request.param == "singly":
             listener._batch = None
+        reactor.turn_ends.append(listener.flush)
         listener.start()
         made.append(listener)
         return listener, sock.getsockname()[1], echo
@@ -184,6 +185,7 @@ def test_each_reply_goes_to_its_asker_from_the_address_that_was_aimed_at(reactor
         reactor.iterate(0)
         for wire, client in echo.received:
             listener.reply(b"late " + wire, client)
+        listener.flush()
         for client, replies in expected.items():
             client.settimeout(5)
             late = [b"late " + wire for wire, asked in echo.received if asked.port == client.getsockname()[1]]
@@ -192,6 +194,47 @@ def test_each_reply_goes_to_its_asker_from_the_address_that_was_aimed_at(reactor
     finally:
         for client in clients:
             client.close()
+
+
+@pytest.mark.parametrize(("family", "aimed"), [(socket.AF_INET, "127.0.0.53"), (socket.AF_INET6, "::1")])
+def test_replies_of_a_turn_leave_together(reactor, udp, family, aimed):
+    """With its end and not before, however many; hits that come meanwhile overwrite none of them."""
+    listener, port, echo = udp(family)
+    if listener._batch is None:
+        pytest.skip("singly each leaves at once")
+    with client_socket(aimed, port) as client:
+        source, own_port = transport.packed(client.getsockname()[0]), client.getsockname()[1]
+        asker = Client(source, own_port, transport.packed(aimed), "udp", 3)
+        replies = [b"%02d" % number for number in range(50)]
+        for wire in replies:
+            listener.reply(wire, asker)
+        assert not readable(client)
+        for number in range(20):
+            echo.hits[b"hot%d" % number, source] = b"HOT%d" % number
+            client.send(b"hot%d" % number)
+        listener.doRead()
+        expected = replies + [b"HOT%d" % number for number in range(20)]
+        assert [client.recv(100) for _ in expected] == expected
+        for wire in replies * 3:
+            listener.reply(wire, asker)
+        reactor.iterate(0)
+        assert [client.recv(100) for _ in replies * 3] == replies * 3
+        assert not readable(client)
+        assert listener.unsent == 0
+
+
+def test_a_reply_that_has_no_place_among_others_is_sent_alone(udp):
+    """Longer than nearly all, up to what a datagram may have; for an address of another family it is lost."""
+    listener, port, _ = udp()
+    with client_socket("127.0.0.1", port) as client:
+        asker = Client(b"\x7f\0\0\1", client.getsockname()[1], b"\x7f\0\0\1", "udp", 3)
+        for size in (2048, 2049, 60_000):
+            listener.reply(bytes(size), asker)
+        listener.flush()
+        client.settimeout(5)
+        assert sorted(len(client.recv(65_535)) for _ in range(3)) == [2048, 2049, 60_000]
+        listener.reply(b"nobody", Client(bytes(16), asker.port, asker.aimed, "udp", 3))
+        assert listener.unsent == 1
 
 
 def test_odd_datagrams(reactor, udp):
@@ -216,6 +259,7 @@ def test_a_client_that_is_gone_costs_nothing(reactor, udp):
     listener.reply(b"nobody", echo.received[0][1])
     asker = echo.received[0][1]
     listener.reply(b"nobody", Client(asker.source, 0, asker.aimed, "udp", asker.via))
+    listener.flush()
     assert listener.unsent >= 1
     with client_socket("127.0.0.1", port) as client:
         client.send(b"next")

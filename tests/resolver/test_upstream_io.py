@@ -10,7 +10,7 @@ import pytest
 
 from policy.runtime.kinds import Upstream
 from resolver.effects import AskUpstream
-from resolver.upstream_io import KernelBits, UpstreamIO
+from resolver.upstream_io import SENT_TOGETHER, KernelBits, UpstreamIO
 from resolver.upstreams import Forwarding
 
 
@@ -145,6 +145,27 @@ def test_a_late_answer_is_taken(reactor, server, true_reply):
     assert late.messages == []
 
 
+def test_questions_of_a_turn_leave_together(reactor, server):
+    """At its end, or when there are many; one that nobody waits for any more does not leave at all."""
+    silent = server()
+    silent.by_udp = lambda wire: []
+    asking = Asking(reactor, [plain(silent)])
+    for number in range(SENT_TOGETHER - 1):
+        asking.ask(number)
+    assert not asking.io._sockets
+    reactor.iterate(0)
+    assert len(asking.io._sockets) == SENT_TOGETHER - 1
+    for number in range(SENT_TOGETHER):
+        asking.ask(100 + number)
+    assert len(asking.io._sockets) == 2 * SENT_TOGETHER - 1
+    asking.ask(200, deadline_s=0.0)
+    asking.io._deadline_passed(reactor.seconds())
+    reactor.spin(lambda: len(silent.datagrams) == 2 * SENT_TOGETHER - 1)
+    reactor.spin_for(0.05)
+    assert len(silent.datagrams) == 2 * SENT_TOGETHER - 1
+    assert 200 in asking.failures
+
+
 def test_a_closed_port_fails_at_once(reactor, server):
     """ICMP port unreachable is an error, not silence: EDE 23 without waiting."""
     closed = server()
@@ -275,8 +296,11 @@ def test_stop_closes_every_socket(reactor, server):
     asking = Asking(reactor, [plain(silent)])
     for number in range(10):
         asking.ask(number)
+    reactor.iterate(0)
     assert len(asking.io._sockets) == 10
+    asking.ask(10)
     asking.io.stop()
+    reactor.iterate(0)
     assert not asking.io._sockets
 
 
