@@ -1,4 +1,4 @@
-"""Compile the sans-I/O modules of the hot paths with mypyc, into this environment: ``nameward_compiled/``.
+"""Compile the modules of the hot paths with mypyc, into this environment: ``nameward_compiled/``.
 
     python deploy/compile.py [--into FOLDER] [--print]
 

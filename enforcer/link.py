@@ -15,9 +15,10 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
-from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime, IReactorUNIX
+from twisted.internet.base import DelayedCall
+from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.unix import Server
@@ -36,6 +37,7 @@ from policy.authority import (
 )
 from policy.pods import Pod
 from policy.publication import Publication
+from policy.runtime.clock import MonotonicReactor
 from policy.runtime.framing import MAX_TO_RESOLVER_BYTES, FramingError, encode, enforcer_decoder
 from policy.world import World
 
@@ -101,9 +103,6 @@ class Reports(Protocol):
 class Link(TwistedProtocol):
     """One connection of a resolver."""
 
-    transport: Server
-    """What Twisted connects a unix listener\'s protocol with."""
-
     def __init__(self, hub: LinkHub) -> None:
         self._hub = hub
         self._decoder = enforcer_decoder()
@@ -117,7 +116,8 @@ class Link(TwistedProtocol):
 
     def connectionMade(self) -> None:
         """Check who it is; greet with version, sockets and the present snapshot."""
-        peer: socket.socket = self.transport.getHandle()
+        self.connection = cast(Server, self.transport)
+        peer: socket.socket = self.connection.getHandle()
         _, uid, _ = _CREDENTIALS.unpack(
             peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         )
@@ -125,9 +125,9 @@ class Link(TwistedProtocol):
             self.close(f"connection of uid {uid} refused")
             return
         self._hub.links.append(self)
-        self.transport.registerProducer(self, streaming=False)
+        self.connection.registerProducer(self, streaming=False)
         self.writable = False
-        self._is_greeted = self._hub.greeting.give(self.transport)
+        self._is_greeted = self._hub.greeting.give(self.connection)
         if self._hub.enforced:
             self.answer(encode(PodsEnforced(self._hub.enforced)))
 
@@ -142,12 +142,12 @@ class Link(TwistedProtocol):
     def answer(self, data: bytes) -> None:
         """Send now, as far as the socket takes it: a loop turn later costs as much as the rest."""
         if self.writable:
-            sock: socket.socket = self.transport.getHandle()
+            sock: socket.socket = self.connection.getHandle()
             with suppress(OSError):  # full, or gone: Twisted finds out which
                 data = data[sock.send(data) :]
         if data:
             self.writable = False
-            self.transport.write(data)
+            self.connection.write(data)
 
     def dataReceived(self, data: bytes) -> None:
         """Queue what came; it is looked at in this loop turn's batch."""
@@ -158,7 +158,7 @@ class Link(TwistedProtocol):
             return
         if messages and not self._is_greeted:
             self.writable = False
-            self._is_greeted = self._hub.greeting.give(self.transport, messages[0])
+            self._is_greeted = self._hub.greeting.give(self.connection, messages[0])
         self.queue.extend(messages)
         if len(self.queue) > MAX_QUEUED:
             self._read(on=False)
@@ -172,9 +172,9 @@ class Link(TwistedProtocol):
     def _read(self, *, on: bool) -> None:
         self._reading = on
         if on:
-            self.transport.resumeProducing()
+            self.connection.resumeProducing()
         else:
-            self.transport.pauseProducing()
+            self.connection.pauseProducing()
 
     def resumeProducing(self) -> None:
         """Twisted: all that it was given is written. Until then, requests wait."""
@@ -190,7 +190,7 @@ class Link(TwistedProtocol):
         """End this connection, and this one only."""
         self.queue.clear()
         self._hub.records.tell("resolver.refused", "warning", reason=reason)
-        self.transport.abortConnection()
+        self.connection.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
         """Forget it."""
@@ -208,7 +208,7 @@ class LinkHub(Factory):
     def __init__(
         self,
         *,
-        reactor: IReactorTime,
+        reactor: MonotonicReactor,
         authority: Authority,
         reports: Reports,
         records: Records,
@@ -231,7 +231,7 @@ class LinkHub(Factory):
         """Without it, who asks for a pod of another node waits for it to be admitted here, in vain."""
         self._woken = False
         self._waiting: list[_Waiting] = []
-        self._retry: IDelayedCall | None = None
+        self._retry: DelayedCall | None = None
 
     def buildProtocol(self, addr: object) -> Link:  # noqa: ARG002
         """Make the protocol of one connection."""
@@ -387,14 +387,14 @@ class LinkHub(Factory):
             self._retry.cancel()
         self._woken = True
         for link in list(self.links):
-            link.transport.unregisterProducer()
-            link.transport.loseConnection()
+            link.connection.unregisterProducer()
+            link.connection.loseConnection()
 
 
-def listen(reactor: IReactorUNIX, runtime_dir: Path, hub: LinkHub, uid: int) -> IListeningPort:
+def listen(reactor: MonotonicReactor, runtime_dir: Path, hub: LinkHub, uid: int) -> IListeningPort:
     """Listen for the resolver, in place of a socket that a dead enforcer left; only ``uid`` may connect."""
     path = runtime_dir / SOCKET
     path.unlink(missing_ok=True)
-    port = reactor.listenUNIX(os.fspath(path), hub, mode=0o600, backlog=MAX_CONNECTIONS)
+    port: IListeningPort = reactor.listenUNIX(os.fspath(path), hub, mode=0o600, backlog=MAX_CONNECTIONS)
     os.chown(path, uid, -1)
     return port

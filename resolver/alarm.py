@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.base import DelayedCall
+
+from policy.runtime.clock import MonotonicReactor
 
 
 class Alarm:
@@ -16,14 +18,14 @@ class Alarm:
 
     def __init__(
         self,
-        reactor: IReactorTime,
+        reactor: MonotonicReactor,
         next_deadline: Callable[[], float | None],
         ring: Callable[[float], None],
     ) -> None:
         self._reactor = reactor
         self._next_deadline = next_deadline
         self._ring = ring
-        self._call: IDelayedCall | None = None
+        self._call: DelayedCall | None = None
         self._at = float("inf")
 
     def arm(self) -> None:

@@ -76,6 +76,7 @@ class Batch:
         )
         self._first = ctypes.addressof(self._received)
         self._first_name = ctypes.addressof(self._reply_names)
+        self._first_sent = ctypes.addressof(self._sent)
 
     def _lay_out(self) -> None:
         at = ctypes.addressof
@@ -174,9 +175,8 @@ class Batch:
         """Send so many replies; one that is not taken is skipped."""
         at = 0
         while at < count:
-            taken = self._calls.send(
-                self._descriptor, ctypes.addressof(self._sent) + at * _HEADER, count - at, _MSG_DONTWAIT
-            )
+            first = self._first_sent + at * _HEADER
+            taken = self._calls.send(self._descriptor, first, count - at, _MSG_DONTWAIT)
             if taken > 0:
                 at += taken
             else:

@@ -13,14 +13,11 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, cast
 
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IFileDescriptorReceiver,
-    IPullProducer,
-    IReactorTime,
-)
+from twisted.internet.base import DelayedCall
+from twisted.internet.interfaces import IFileDescriptorReceiver, IPullProducer
 from twisted.internet.protocol import ClientFactory, connectionDone
 from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.unix import Client
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -39,12 +36,9 @@ from policy.runtime.framing import FramingError, encode, resolver_decoder
 from policy.world import World
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress, IConnector, IConsumer, ITCPTransport
+    from twisted.internet.interfaces import IAddress, IConnector
 
     from resolver.transport import Socket
-
-    class Transport(ITCPTransport, IConsumer):
-        """What Twisted gives a connection of a UNIX socket."""
 
 
 FIRST_RETRY_S = 0.02
@@ -91,7 +85,7 @@ class Link(ClientFactory):
         self._authority = authority
         self._connection: _Connection | None = None
         self._retry_s = FIRST_RETRY_S
-        self._retry: IDelayedCall | None = None
+        self._retry: DelayedCall | None = None
         self._stopped = False
         reactor.turn_ends.append(self._turn_ended)
 
@@ -157,9 +151,7 @@ class Link(ClientFactory):
 class _Connection(TwistedProtocol):
     """One connection, from its greeting to its end."""
 
-    transport: Transport
-
-    def __init__(self, link: Link, reactor: IReactorTime, hello: bytes, authority: Authority) -> None:
+    def __init__(self, link: Link, reactor: MonotonicReactor, hello: bytes, authority: Authority) -> None:
         self._link = link
         self._reactor = reactor
         self._hello = hello
@@ -169,7 +161,7 @@ class _Connection(TwistedProtocol):
         self._expected: Hello | None = None
         self._early: list[SnapshotPublished | WorldChanged | GrantAnswered | PodsEnforced] = []
         self._world: World | None = None
-        self._greeting: IDelayedCall | None = None
+        self._greeting: DelayedCall | None = None
         self._is_up = False
         self._reason = "closed by the enforcer"
         self._frames: list[bytes] = []
@@ -178,10 +170,11 @@ class _Connection(TwistedProtocol):
 
     def connectionMade(self) -> None:
         """Twisted: connected; greet, and wait to be greeted."""
-        self.transport.registerProducer(self, False)  # noqa: FBT003 - Twisted's signature
+        self._client = cast(Client, self.transport)
+        self._client.registerProducer(self, False)  # noqa: FBT003 - Twisted's signature
         self.is_full = True
         self._greeting = self._reactor.callLater(GREETING_S, self._cut, "no greeting")
-        self.transport.write(self._hello)
+        self._client.write(self._hello)
 
     def fileDescriptorReceived(self, descriptor: int) -> None:
         """Twisted: a descriptor came."""
@@ -260,18 +253,18 @@ class _Connection(TwistedProtocol):
         data = b"".join(self._frames)
         self._frames.clear()
         if not self.is_full:
-            sock = cast("Socket", self.transport.getHandle())  # type: ignore[attr-defined]
+            sock: Socket = self._client.getHandle()
             with suppress(OSError):  # full, or gone: Twisted finds out which
                 data = data[sock.send(data) :]
         if data:
             self.is_full = True
-            self.transport.write(data)
+            self._client.write(data)
 
     def close(self) -> None:
         """Write what is left, then close."""
         self.flush()
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
+        self._client.unregisterProducer()
+        self._client.loseConnection()
 
     def resumeProducing(self) -> None:
         """Twisted: it has written all that it was given."""
@@ -289,7 +282,7 @@ class _Connection(TwistedProtocol):
     def _cut(self, reason: str) -> None:
         self._greeting = None
         self._reason = reason
-        self.transport.abortConnection()
+        self._client.abortConnection()
 
     def connectionLost(self, _reason: Failure = connectionDone) -> None:
         """Twisted: the connection has ended."""

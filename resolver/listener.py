@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from policy.runtime.clock import MonotonicReactor
 from resolver import transport
@@ -35,7 +35,6 @@ Hit = Callable[[bytes, bytes, float], bytes | None]
 Received = Callable[[bytes, Client, float], None]
 
 
-@implementer(IReadDescriptor)
 class UdpListener:
     """Reads one UDP socket; ``index`` is the ``via`` of its clients.
 
@@ -220,3 +219,6 @@ class UdpListener:
             self._aims.clear()
         aim = self._aims[control[0][2] if control else b""] = transport.aim(control, self._sock)
         return aim
+
+
+classImplements(UdpListener, IReadDescriptor)

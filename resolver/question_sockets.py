@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from resolver import transport
 from resolver.upstreams import Attempt
@@ -38,7 +38,6 @@ class _Kept:
         self.attempt: Attempt | None = None
 
 
-@implementer(IReadDescriptor)
 class QuestionSockets:
     """All of them as one reader of the reactor's: entering it and leaving it costs more than a socket does.
 
@@ -156,3 +155,6 @@ class QuestionSockets:
     def logPrefix(self) -> str:
         """Twisted: how this reader calls itself."""
         return "upstream"
+
+
+classImplements(QuestionSockets, IReadDescriptor)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.base import DelayedCall
 from twisted.python.failure import Failure
 
 from policy.authority import GrantAnswered, Hello
@@ -126,7 +126,7 @@ class Resolver:
         self._link = Link(reactor, f"{settings.runtime_dir}/authority.sock", version, self, number)
         self._alarm = Alarm(reactor, self._core.next_deadline, self._deadline_passed)
         reactor.turn_ends.append(self._turn_ended)
-        self._ticks: dict[str, IDelayedCall] = {}
+        self._ticks: dict[str, DelayedCall] = {}
         self._warn_without_upstreams(groups["outside"])
 
     def start(self) -> None:
