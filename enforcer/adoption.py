@@ -14,7 +14,8 @@ from enforcer.doors import KernelDoor
 from enforcer.elements import GRANT_SETS, InstalledElement, describe, live_twin
 from enforcer.identity import tag_of
 from enforcer.journal import Kept
-from enforcer.ledger import Account, ElementKey, Holding, Ledger, holding_of
+from enforcer.ledger import Account, ElementKey, Holding, Ledger, parts
+from enforcer.terms import NEVER, term_of
 from policy.grants import Reason
 
 Answers = Mapping[str, Mapping[bytes, Mapping[str, Kept]]]
@@ -61,16 +62,16 @@ class _Matching:
         names = None
         if account is not None and tag_of(element.comment) == account.tag:
             names = self._answers.get(account.tag, {}).get(opening.destination)
-        if not names:
+        if account is None or not names:
             self.unexplained.append((grants if opens else live_twin(grants), element.key, b""))
             return False
         key = (grants, element.key, b"")
         holdings = self.found.setdefault(opening.pod, {})
         holding = holdings.get(key)
         if holding is None:
-            holding = holdings[key] = holding_of(key)
-            holding.reasons = {Reason(name, "", ""): kept.until for name, kept in names.items()}
-            holding.realized_at = min(kept.at for kept in names.values())
-        if opens and element.expires_ms:
-            holding.until = self._now + element.expires_ms / 1000
+            _, destination, way = parts(key)
+            reasons = {Reason(name, "", ""): kept.until for name, kept in names.items()}
+            since = min(kept.at for kept in names.values())
+            until = self._now + element.expires_ms / 1000 if opens and element.expires_ms else NEVER
+            holdings[key] = Holding(account, destination, term_of(way, reasons, until, since))
         return True

@@ -15,6 +15,7 @@ from enforcer.identity import comment_of
 from enforcer.journal import Answer, Journal
 from enforcer.kernel import KernelRejected
 from enforcer.ledger import Account, Ledger, Opening
+from enforcer.terms import Term
 from enforcer.ways import Grant, Permitted, permitted
 from policy.authority import GrantAnswered, GrantRequested, Outcome
 from policy.decision import Permit
@@ -101,11 +102,11 @@ class _Turn:
         now = self.now
         grants: list[Grant] = []
         for each in self.staged.values():
-            holding, until, account = each.holding, each.lasts, each.account
-            if holding is None or until > holding.until:
-                said = comment_of(each.by.start, each.name, account.comment_end)
+            held, until, account, term = each.held, each.lasts, each.account, each.term
+            if held is None or until > held.until:
+                said = comment_of(term.by.start, term.name, account.comment_end)
                 pair = account.source + each.destination
-                grants.append((each.by.way, pair, int((until - now) * 1000) + 1, said, holding is not None))
+                grants.append((term.by.way, pair, int((until - now) * 1000) + 1, said, held is not None))
         return grants
 
 
@@ -232,15 +233,19 @@ class Authority:
         outcomes: dict[bytes, Outcome] = dict.fromkeys(request.addresses, "denied")
         opened: list[bytes] = []
         reason = ""
+        ways: tuple[Permitted, ...] = ()
+        terms: tuple[Term, ...] = ()
         for address in outcomes:  # once, however often it is named: a way may be hundreds of elements
             size = len(address)
             accounts = admitted.v4 if size == 4 else admitted.v6 if size == 16 else ()
             permits = access.class_at(address).permits if accounts and not access.tunnel else ()
             if not permits:
                 reason = reason or (access.at(address).reason if accounts else _NO_ADDRESS)
-            elif turn.work < turn.most and self._stage(
-                turn, accounts, address, permits, name=request.name, until=until
-            ):
+                continue
+            its = self._ways_of(permits, size) if turn.work < turn.most else ()
+            if its is not ways:
+                ways, terms = its, tuple([Term(by, request.name, until) for by in its])
+            if its and self._stage(turn, accounts, address, terms, until):
                 outcomes[address] = "realized"
                 opened.append(address)
             else:
@@ -265,14 +270,12 @@ class Authority:
         turn: _Turn,
         accounts: tuple[Account, ...],
         address: bytes,
-        permits: tuple[Permit, ...],
-        *,
-        name: str,
+        terms: tuple[Term, ...],
         until: float,
     ) -> bool:
         """Stage one address for all of the pod's addresses of its family; False: beyond a limit."""
-        ways, staged = self._ways_of(permits, len(address)), turn.staged
-        turn.work += len(ways) * len(accounts)
+        staged = turn.staged
+        turn.work += len(terms) * len(accounts)
         fresh: dict[bytes, Opening] = {}
         again: list[Opening] = []
         openings: list[Opening] = []
@@ -284,17 +287,18 @@ class Authority:
             before = turn.new.get(source, 0)
             count = before
             most = self.limits.per_pod - account.count
-            for by in ways:
-                opening = Opening(account, address, by, name, until)
+            for term in terms:
+                opening = Opening(account, address, term)
                 openings.append(opening)
-                key = pair + by.way.mark
+                way = term.by.way
+                key = pair + way.mark
                 first = staged.get(key)
                 if first is not None:
                     again.append(first)
                 elif key not in fresh:
                     fresh[key] = opening
-                    opening.holding = account.find(address, by.way)
-                    if opening.holding is None:
+                    opening.held = account.term(address, way)
+                    if opening.held is None:
                         count += 1
                         if count > most:
                             return False

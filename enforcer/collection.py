@@ -65,7 +65,7 @@ class Collection:
         looked_at = 0
         for account, destination in islice(rest, LOOKED_AT):
             looked_at += 1
-            over += [(account, each) for each in account.held(destination) if each.until < before]
+            over += [(account, each) for each in account.over(destination, before)]
         if looked_at == LOOKED_AT:
             self._next_turn(lambda: self._look(rest, over, before))
             return
@@ -92,7 +92,7 @@ class Collection:
         if not looked_at:
             self.is_running = False
             return
-        piece = [each for each in looked_at if each[1].until < before and self._is_held(*each)]
+        piece = [each for each in looked_at if self._is_held(*each)]
         try:
             self._kernel.commit_ends(
                 [(holding.way, holding.source + holding.destination) for _, holding in piece]
@@ -109,7 +109,7 @@ class Collection:
         self._next_turn(lambda: self._collect(unused, before))
 
     def _is_held(self, account: Account, holding: Holding) -> bool:
-        """Say whether the ledger still has this very holding (a revision may have replaced it)."""
+        """Say whether the ledger still has this very term of it (it may have been prolonged, or revised)."""
         if self._ledger.accounts.get(account.identity.source) is not account:
             return False
-        return account.find(holding.destination, holding.way) is holding
+        return account.term(holding.destination, holding.way) is holding.term

@@ -16,96 +16,74 @@ from typing import NamedTuple, Protocol
 from enforcer.elements import Opening as Opens
 from enforcer.elements import describe
 from enforcer.identity import Identity, comment_end
-from enforcer.ways import Permitted, Rule, Way, way_of
+from enforcer.terms import NEVER, Term, term_of
+from enforcer.ways import Way, way_of
 from policy.grants import Reason, Reasons, lasts_until
 
 ElementKey = tuple[str, bytes, bytes]
 """Grants set, key, end of key (b"" where it is no range)."""
 
-NEVER = float("-inf")
-MAX_REASONS = 64
-"""Reasons one element keeps; beyond it the one that ends first makes room."""
 MAX_PAST = 1024
 """Destinations of one address whose past grants are remembered, for the reason of a denied packet."""
-_NOBODY: Rule = ("", "")
 
 
 class Holding:
-    """One opened tuple. Written by the ledger alone.
+    """One opened tuple, as an account has it or is to have it: made when somebody looks, kept by nobody."""
 
-    ``until`` is the monotonic instant at which the kernel stops new connections, ``NEVER`` once
-    it has been told to; ``realized_at`` the instant of the kernel's first ACK. ``shared`` belongs to
-    a ledger that also writes elsewhere: the reason that its record says, None without a record.
+    __slots__ = ("account", "destination", "term")
 
-    Nearly all have one reason, which lies in the object itself; only more of them have a dictionary.
-    """
-
-    __slots__ = (
-        "_because", "_more", "_name", "_rule",
-        "destination", "realized_at", "shared", "source", "until", "way",
-    )  # fmt: skip
-
-    def __init__(self, source: bytes, destination: bytes, way: Way) -> None:
-        self.source = source
+    def __init__(self, account: Account, destination: bytes, term: Term) -> None:
+        self.account = account
         self.destination = destination
-        self.way = way
-        self.until = NEVER
-        self.realized_at = 0.0
-        self.shared: Reason | None = None
-        self._name = ""
-        self._rule = _NOBODY
-        self._because = NEVER
-        """Until when its one reason holds; ``NEVER`` is none at all."""
-        self._more: dict[Reason, float] | None = None
+        self.term = term
+
+    @property
+    def source(self) -> bytes:
+        """The pod's packed address."""
+        return self.account.source
+
+    @property
+    def way(self) -> Way:
+        """How it is open."""
+        return self.term.by.way
+
+    @property
+    def until(self) -> float:
+        """See ``Term``."""
+        return self.term.until
+
+    @property
+    def realized_at(self) -> float:
+        """See ``Term``."""
+        return self.term.realized_at
+
+    @property
+    def reasons(self) -> Reasons:
+        """See ``Term``."""
+        return self.term.reasons
+
+    @property
+    def only(self) -> Reason | None:
+        """See ``Term``."""
+        return self.term.only
+
+    @property
+    def shared(self) -> Reason | None:
+        """The reason that its record elsewhere says; None without a record."""
+        return self.account.recorded.get(self.destination + self.way.mark)
+
+    @shared.setter
+    def shared(self, said: Reason | None) -> None:
+        if said is None:
+            self.account.recorded.pop(self.destination + self.way.mark, None)
+        else:
+            self.account.recorded[self.destination + self.way.mark] = said
 
     @property
     def key(self) -> ElementKey:
         """Its element in the grants set."""
-        return self.way.grants, self.source + self.destination + self.way.tail, b""
-
-    @property
-    def reasons(self) -> Reasons:
-        """Why it is open, each reason with the instant until which it holds."""
-        if self._more is not None:
-            return self._more
-        if self._because == NEVER:
-            return {}
-        return {Reason(self._name, *self._rule): self._because}
-
-    @reasons.setter
-    def reasons(self, reasons: Reasons) -> None:
-        self._more, self._because = None, NEVER
-        if len(reasons) == 1:
-            for (name, policy, rule), until in reasons.items():
-                self._name, self._rule, self._because = name, (policy, rule), until
-        elif reasons:
-            self._more = dict(reasons)
-
-    @property
-    def only(self) -> Reason | None:
-        """Its reason, if it has just one."""
-        if self._more is not None or self._because == NEVER:
-            return None
-        return Reason(self._name, *self._rule)
-
-    def because(self, name: str, rule: Rule, until: float) -> None:
-        """Take a reason in addition, or the later instant of one that is there."""
-        if self._more is None:
-            if self._because == NEVER:
-                self._name, self._rule, self._because = name, rule, until
-                return
-            if self._name == name and self._rule == rule:
-                self._because = max(until, self._because)
-                return
-            self._more = {Reason(self._name, *self._rule): self._because}
-        reasons, reason = self._more, Reason(name, *rule)
-        known = reasons.get(reason)
-        if known is None:
-            reasons[reason] = until
-            if len(reasons) > MAX_REASONS:
-                del reasons[min(reasons, key=reasons.__getitem__)]
-        elif until > known:
-            reasons[reason] = until
+        way = self.way
+        return way.grants, self.source + self.destination + way.tail, b""
 
     @property
     def opens(self) -> Opens:
@@ -121,47 +99,39 @@ class Holding:
         return mine == protocol and (protocol not in {"tcp", "udp"} or first <= port <= last)
 
 
-def holding_of(key: ElementKey) -> Holding:
-    """Make a holding of what opens nothing yet, from its element in the grants set."""
-    source, destination, way = _parts(key)
-    return Holding(source, destination, way)
-
-
-def _parts(key: ElementKey) -> tuple[bytes, bytes, Way]:
+def parts(key: ElementKey) -> tuple[bytes, bytes, Way]:
+    """Return an element's source and destination and the way that it opens."""
     name, packed, _ = key
     size = 4 if name[-1] == "4" else 16
     return packed[:size], packed[size : 2 * size], way_of(name, packed[2 * size :])
 
 
 class Opening:
-    """One element that is to be opened or prolonged because of one reason, and what the account has of it.
+    """One element that is to be opened or prolonged because of one reason; ``held`` is what is open of it.
 
     ``lasts`` is until when the element is to last: the latest of the reasons that one turn has for it.
     """
 
-    __slots__ = ("account", "by", "destination", "holding", "lasts", "name", "until")
+    __slots__ = ("account", "destination", "held", "lasts", "term")
 
-    def __init__(self, account: Account, destination: bytes, by: Permitted, name: str, until: float) -> None:
+    def __init__(self, account: Account, destination: bytes, term: Term) -> None:
         self.account = account
         self.destination = destination
-        self.by = by
-        self.name = name
-        self.until = until
-        self.lasts = until
-        self.holding: Holding | None = None
+        self.term = term
+        self.lasts = term.until
+        self.held: Term | None = None
 
     @property
     def key(self) -> ElementKey:
         """Its element in the grants set."""
-        way = self.by.way
+        way = self.term.by.way
         return way.grants, self.account.source + self.destination + way.tail, b""
 
 
 def opening_of(account: Account, key: ElementKey, reason: Reason, until: float) -> Opening:
     """Return an opening of an element by its key."""
-    _, destination, way = _parts(key)
-    name, policy, rule = reason
-    return Opening(account, destination, Permitted(way, (policy, rule), b""), name, until)
+    _, destination, way = parts(key)
+    return Opening(account, destination, term_of(way, {reason: until}, until, 0.0))
 
 
 class Past(NamedTuple):
@@ -172,14 +142,18 @@ class Past(NamedTuple):
     revoked: bool
 
 
-Held = Holding | dict[bytes, Holding]
-"""What an account has of one destination: mostly one holding, else all of them by their ways' marks."""
+Held = Term | dict[bytes, Term]
+"""What an account has of one destination: mostly one term, else all of them by their ways' marks."""
 
 
 class Account:
-    """The holdings of one pod address, by destination. Written by the ledger alone."""
+    """What is open for one pod address, by destination. Written by the ledger alone.
 
-    __slots__ = ("comment_end", "count", "destinations", "identity", "past", "source", "tag")
+    ``recorded`` belongs to a ledger that also writes elsewhere: what its records say, by destination and
+    the way's mark.
+    """
+
+    __slots__ = ("comment_end", "count", "destinations", "identity", "past", "recorded", "source", "tag")
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
@@ -189,55 +163,79 @@ class Account:
         self.destinations: dict[bytes, Held] = {}
         self.count = 0
         self.past: OrderedDict[bytes, Past] = OrderedDict()
+        self.recorded: dict[bytes, Reason] = {}
 
-    def holdings(self) -> Iterator[Holding]:
-        """Iterate over all holdings; do not change the ledger meanwhile."""
+    def terms(self) -> Iterator[Term]:
+        """Iterate over all terms, one for each holding; do not change the ledger meanwhile."""
         for held in self.destinations.values():
-            if isinstance(held, Holding):
+            if isinstance(held, Term):
                 yield held
             else:
                 yield from held.values()
+
+    def holdings(self) -> Iterator[Holding]:
+        """Iterate over all holdings; do not change the ledger meanwhile."""
+        for destination in self.destinations:
+            yield from self.held(destination)
 
     def held(self, destination: bytes) -> list[Holding]:
         """Return the holdings of one destination."""
         held = self.destinations.get(destination)
         if held is None:
             return []
-        return [held] if isinstance(held, Holding) else list(held.values())
+        if isinstance(held, Term):
+            return [Holding(self, destination, held)]
+        return [Holding(self, destination, term) for term in held.values()]
 
-    def find(self, destination: bytes, way: Way) -> Holding | None:
-        """Return the holding of a destination that opens it in this way."""
+    def over(self, destination: bytes, before: float) -> list[Holding]:
+        """Return the holdings of one destination that admit nothing new since before that instant."""
+        held = self.destinations.get(destination)
+        if isinstance(held, Term) and held.until >= before:
+            return []
+        return [each for each in self.held(destination) if each.until < before]
+
+    def term(self, destination: bytes, way: Way) -> Term | None:
+        """Return the term of a destination that is open in this way."""
         held = self.destinations.get(destination)
         if held is None:
             return None
-        if isinstance(held, Holding):
-            return held if held.way is way or held.way.mark == way.mark else None
+        if isinstance(held, Term):
+            its = held.by.way
+            return held if its is way or its.mark == way.mark else None
         return held.get(way.mark)
+
+    def find(self, destination: bytes, way: Way) -> Holding | None:
+        """Return the holding of a destination that opens it in this way."""
+        term = self.term(destination, way)
+        return Holding(self, destination, term) if term is not None else None
 
     def at(self, key: ElementKey) -> Holding | None:
         """Return the holding of an element of the account's grants."""
-        _, destination, way = _parts(key)
+        _, destination, way = parts(key)
         return self.find(destination, way)
 
-    def put(self, holding: Holding) -> None:
-        """Take one that is not there yet."""
-        held = self.destinations.get(holding.destination)
+    def put(self, destination: bytes, term: Term) -> None:
+        """Take one, in place of what is open in the same way."""
+        held, way = self.destinations.get(destination), term.by.way
         if held is None:
-            self.destinations[holding.destination] = holding
-        elif isinstance(held, Holding):
-            self.destinations[holding.destination] = {held.way.mark: held, holding.way.mark: holding}
+            self.destinations[destination] = term
+        elif isinstance(held, dict):
+            self.count -= way.mark in held
+            held[way.mark] = term
+        elif held.by.way.mark == way.mark:
+            self.destinations[destination] = term
+            return
         else:
-            held[holding.way.mark] = holding
+            self.destinations[destination] = {held.by.way.mark: held, way.mark: term}
         self.count += 1
 
-    def drop(self, holding: Holding) -> bool:
-        """Let go of what stands for this element; False if nothing does."""
-        destination, mark = holding.destination, holding.way.mark
+    def drop(self, destination: bytes, way: Way) -> bool:
+        """Let go of what opens a destination in this way; False if nothing does."""
         held = self.destinations.get(destination)
-        if held is None or (isinstance(held, Holding) and held.way.mark != mark):
+        if held is None or (isinstance(held, Term) and held.by.way.mark != way.mark):
             return False
         if isinstance(held, dict):
-            if held.pop(mark, None) is None:
+            if held.pop(way.mark, None) is None:
                 return False
             if len(held) == 1:
                 self.destinations[destination] = next(iter(held.values()))
@@ -300,33 +298,33 @@ class MemoryLedger:
 
     def adopt(self, openings: Sequence[Opening], now: float) -> None:
         """See ``Ledger``."""
+        joined: dict[int, tuple[Term, Term, Term]] = {}  # so that what shared a term shares the next
         for each in openings:
-            account, until = each.account, each.until
-            way = each.by.way
-            holding = account.find(each.destination, way)
-            if holding is None:
-                holding = Holding(account.source, each.destination, way)
-                account.put(holding)
+            account, destination, term = each.account, each.destination, each.term
+            held = account.term(destination, term.by.way)
+            if held is None:
+                term.realized_at = now
+                account.put(destination, term)
                 self.count += 1
-            if until > holding.until:
-                if holding.until <= now:
-                    holding.realized_at = now
-                holding.until = until
-            holding.because(each.name, each.by.rule, until)
+                continue
+            made = joined.get(id(held))
+            if made is None or made[0] is not held or made[1] is not term:
+                made = joined[id(held)] = held, term, held.joined(term, now)
+            account.put(destination, made[2])
 
     def replace(self, account: Account, holdings: Iterable[Holding]) -> None:
         """See ``Ledger``."""
         self.count -= account.count
         account.destinations = {}
         account.count = 0
+        terms: dict[tuple[object, ...], Term] = {}
         for holding in holdings:
-            holding.source = account.source
-            account.put(holding)
+            account.put(holding.destination, terms.setdefault(holding.term.said, holding.term))
         self.count += account.count
 
     def forget(self, account: Account, holding: Holding, ended: Past | None) -> None:
         """See ``Ledger``."""
-        if not account.drop(holding):
+        if not account.drop(holding.destination, holding.way):
             return
         self.count -= 1
         if ended is not None:
@@ -334,7 +332,8 @@ class MemoryLedger:
 
     def stop(self, holding: Holding) -> None:
         """See ``Ledger``."""
-        holding.until = NEVER
+        holding.term = term_of(holding.way, holding.reasons, NEVER, holding.realized_at)
+        holding.account.put(holding.destination, holding.term)
 
 
 def remember(account: Account, destination: bytes, ended: Past) -> None:

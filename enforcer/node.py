@@ -352,9 +352,7 @@ class Node:
         now = self._now()
         if now >= self._recount_at:
             self._counted = sum(
-                holding.until > now
-                for account in self._ledger.accounts.values()
-                for holding in account.holdings()
+                term.until > now for account in self._ledger.accounts.values() for term in account.terms()
             )
             self._recount_at = now + (self._now() - now) * COUNTING_SHARE
         return self._counted

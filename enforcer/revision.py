@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-from enforcer.elements import Add, Change, Element, Renew, grant_keys, live_twin
+from enforcer.elements import Add, Change, Element, Renew, describe, grant_keys, live_twin
 from enforcer.identity import comment
 from enforcer.journal import Kept
-from enforcer.ledger import NEVER, Account, ElementKey, Holding, holding_of, latest_reason
-from policy.grants import Reason, lasts_until
+from enforcer.ledger import Account, ElementKey, Holding, latest_reason, parts
+from enforcer.terms import NEVER, term_of
+from enforcer.ways import Way
+from policy.grants import Reason, Reasons, lasts_until
 from policy.pods import Pod
 from policy.snapshot import Snapshot
 
@@ -45,11 +47,11 @@ class Revision(NamedTuple):
 class _Wanted:
     """A tuple that the snapshot permits, with the reasons of today."""
 
-    __slots__ = ("holding", "reasons")
+    __slots__ = ("destination", "reasons", "since", "way")
 
     def __init__(self, key: ElementKey, since: float) -> None:
-        self.holding = holding_of(key)
-        self.holding.realized_at = since
+        _, self.destination, self.way = parts(key)
+        self.since = since
         self.reasons: dict[Reason, float] = {}
 
 
@@ -129,7 +131,7 @@ class _Revising:
         for key, holding in held.items():
             if key in wanted:
                 continue
-            if any(_overlaps(holding, each.holding) for each in wanted.values()):
+            if any(_overlaps(holding, other) for other in wanted):
                 moved.append(holding)  # permitted still, in another form: wider, narrower, any port
             elif self._cuts or holding.until > NEVER:
                 self._revoked.append(Revoked(holding, tuple(holding.reasons), self._cuts))
@@ -138,7 +140,7 @@ class _Revising:
             else:
                 self._stop(holding)
         for key, each in wanted.items():
-            replaces = any(_overlaps(holding, each.holding) for holding in moved)
+            replaces = any(_overlaps(holding, key) for holding in moved)
             self._keep(key, each, held.get(key), replaces=replaces)
 
     def _take(self, holding: Holding) -> None:
@@ -152,10 +154,7 @@ class _Revising:
         """Admit no new connection; those that live may finish."""
         if holding.until > self._now - LEEWAY_S:
             self._taken.append(holding.key)
-        after = _copy(holding)
-        after.until = NEVER
-        after.reasons = holding.reasons
-        self._holdings.append(after)
+        self._hold(holding.destination, holding.way, holding.reasons, NEVER, holding.realized_at)
 
     def _keep(self, key: ElementKey, wanted: _Wanted, holding: Holding | None, *, replaces: bool) -> None:
         """Keep, add, shorten or stop one tuple that the snapshot permits."""
@@ -163,22 +162,25 @@ class _Revising:
         if holding is None and until <= now and not replaces:
             return  # an answer that is over opens nothing new
         name, packed, end = key
-        after = _copy(holding) if holding else wanted.holding
-        after.reasons = wanted.reasons
         reason = latest_reason(wanted.reasons)
         said = comment(self._account.tag, reason.policy, reason.rule, reason.name)
         if holding is None:
             self._changes.append(Add(Element(live_twin(name), packed, end, 0, said)))
-        open_until = after.until if after.until > now else NEVER
+        open_until = holding.until if holding is not None and holding.until > now else NEVER
+        lasts = open_until
         if until <= now:
             if open_until > NEVER:
                 self._taken.append(key)
-            after.until = NEVER
+            lasts = NEVER
         elif abs(open_until - until) > LEEWAY_S or open_until < until:
             element = Element(name, packed, end, int((until - now) * 1000) + 1, said)
             self._changes.append(Add(element) if holding is None else Renew(element))
-            after.until = until
-        self._holdings.append(after)
+            lasts = until
+        since = wanted.since if holding is None else holding.realized_at
+        self._hold(wanted.destination, wanted.way, wanted.reasons, lasts, since)
+
+    def _hold(self, destination: bytes, way: Way, reasons: Reasons, until: float, since: float) -> None:
+        self._holdings.append(Holding(self._account, destination, term_of(way, reasons, until, since)))
 
 
 def _wanted(
@@ -199,14 +201,8 @@ def _wanted(
     return wanted
 
 
-def _overlaps(holding: Holding, wanted: Holding) -> bool:
-    mine, its = holding.opens, wanted.opens
+def _overlaps(holding: Holding, wanted: ElementKey) -> bool:
+    mine, its = holding.opens, describe(wanted[0], wanted[1])
     if "any" in {mine.protocol, its.protocol}:
         return True
     return mine.protocol == its.protocol and mine.first <= its.last and its.first <= mine.last
-
-
-def _copy(holding: Holding) -> Holding:
-    after = Holding(holding.source, holding.destination, holding.way)
-    after.until, after.realized_at = holding.until, holding.realized_at
-    return after

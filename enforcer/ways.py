@@ -58,15 +58,20 @@ def way_of(grants: str, tail: bytes) -> Way:
     return Way(grants, tail)
 
 
+@lru_cache(maxsize=16384)
+def permitted_by(way: Way, rule: Rule) -> Permitted:
+    """Return a way that a rule permits."""
+    return Permitted(way, rule, comment_start(*rule))
+
+
 def permitted(permits: Iterable[Permit], size: int) -> tuple[Permitted, ...]:
     """Return every way in which the permits open an address of so many octets."""
     nobody = bytes(size)
     found: list[Permitted] = []
     for permit in permits:
         rule = (permit.policy, permit.rule)
-        start = comment_start(permit.policy, permit.rule)
         for name, key, _ in grant_keys(nobody, nobody, permit):
-            found.append(Permitted(way_of(name, key[2 * size :]), rule, start))
+            found.append(permitted_by(way_of(name, key[2 * size :]), rule))
     return tuple(found)
 
 

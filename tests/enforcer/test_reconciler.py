@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from enforcer.elements import interface_key
-from enforcer.ledger import NEVER
+from enforcer.terms import NEVER
 from policy.addresses import to_packed
 from tests.enforcer.rig import API, OTHER, A, B, Rig, permit, policy
 

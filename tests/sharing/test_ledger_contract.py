@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from enforcer.demo.stores import Store
-from enforcer.ledger import MAX_REASONS, NEVER, Holding, Ledger, MemoryLedger, Past, holding_of
+from enforcer.ledger import Holding, Ledger, MemoryLedger, Past, parts
+from enforcer.terms import MAX_REASONS, NEVER, term_of
 from policy.addresses import to_packed
 from policy.grants import Reason
 from tests.sharing.publishing import A4, A6, B4, SharingNode, identity, opening, tuple_of
@@ -37,10 +38,9 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
 
 def kept(holding: Holding, until: float, *names: str) -> Holding:
     """A copy as a revision makes it."""
-    after = holding_of(holding.key)
-    after.until, after.realized_at = until, holding.realized_at
-    after.reasons = {Reason(name, "mcp/web", "allow"): until for name in names}
-    return after
+    reasons = {Reason(name, "mcp/web", "allow"): until for name in names}
+    term = term_of(holding.way, reasons, until, holding.realized_at)
+    return Holding(holding.account, holding.destination, term)
 
 
 class TestLedger:
@@ -108,8 +108,8 @@ class TestLedger:
         for destination in (TO, OTHER, B4):
             ledger.adopt(opening(account, destination, NOW + 60), NOW)
         by = {each.destination: each for each in account.holdings()}
-        fresh = holding_of(tuple_of(A4, TO, "udp", 53)[0])
-        fresh.until, fresh.reasons = NOW + 40, {Reason("new", "p", "r"): NOW + 40}
+        _, to, way = parts(tuple_of(A4, TO, "udp", 53)[0])
+        fresh = Holding(account, to, term_of(way, {Reason("new", "p", "r"): NOW + 40}, NOW + 40, NOW))
         ledger.replace(
             account, [kept(by[TO], NOW + 20, "api.example.com"), kept(by[B4], NOW + 60, "x"), fresh]
         )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from enforcer.blocked import Refused
 from enforcer.demo.stores import Store
-from enforcer.ledger import NEVER, Holding, Past, holding_of
+from enforcer.ledger import Holding, Past
 from enforcer.sharing.publishing import publisher as publishing
 from enforcer.sharing.publishing.grants import WALKED
 from enforcer.sharing.publishing.pods import PodFacts
@@ -20,6 +20,7 @@ from enforcer.sharing.publishing.refused import ROOM
 from enforcer.sharing.records.formats import blocked_from, node_from, pod_from
 from enforcer.sharing.records.roll import KEPT_MS, seen_ms, seen_octets
 from enforcer.sharing.records.seal import Keyring, NotBelieved, check
+from enforcer.terms import NEVER, term_of
 from policy.addresses import to_packed
 from policy.grants import Reason
 from tests.sharing.publishing import A4, A6, B4, SLOWED, SharingNode, identity, opening
@@ -268,10 +269,9 @@ class TestGrants:
 
 def copy_of(holding: Holding, **changes: Any) -> Holding:
     """A holding as a revision copies it."""
-    after = holding_of(holding.key)
-    after.until, after.realized_at = changes.get("until", holding.until), holding.realized_at
-    after.reasons = changes.get("reasons", holding.reasons)
-    return after
+    until, reasons = changes.get("until", holding.until), changes.get("reasons", holding.reasons)
+    term = term_of(holding.way, reasons, until, holding.realized_at)
+    return Holding(holding.account, holding.destination, term)
 
 
 class TestReturn:
