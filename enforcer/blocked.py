@@ -7,9 +7,13 @@ pod cannot push out the evidence of the others.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+import heapq
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from itertools import islice
+from typing import Final, NamedTuple
+
+import msgspec
 
 
 class Refused(NamedTuple):
@@ -32,47 +36,123 @@ class Refused(NamedTuple):
     at: float
 
 
-class Group:
+class Group(msgspec.Struct, frozen=True):
     """Equal refusals (all but the reason's wording) as one; ``last`` is the latest of them."""
 
-    __slots__ = ("count", "first_at", "last", "told", "told_at")
-
-    def __init__(self, refused: Refused) -> None:
-        self.first_at = refused.at
-        self.last = refused
-        self.count = 0
-        self.told = 0
-        self.told_at = float("-inf")
+    last: Refused
+    count: int
+    first_at: float
 
 
-GroupKey = tuple[str, str, str, str, str, int | None, str]
+class _Kept(msgspec.Struct, array_like=True):
+    """What is kept of a group beside its pod and its key."""
+
+    pod_ip: str
+    policy: str
+    rule: str
+    reason: str
+    times: int
+    at: float
+    first_at: float
+    count: int = 0
+    told: int = 0
+    told_at: float = float("-inf")
+
+
+_GroupKey = tuple[str, str, str, str, str, int | None, str]
+_Pod = tuple[str, str]
+_encode = msgspec.msgpack.Encoder().encode
+_read_key = msgspec.msgpack.Decoder(_GroupKey).decode
+_read_kept = msgspec.msgpack.Decoder(_Kept).decode
+_read_refused = msgspec.msgpack.Decoder(Refused).decode
 Listener = Callable[[Refused], None]
 MAX_RAW = 10_000
 """Refusals kept one by one, beside the groups."""
 RETELL_S = 10.0
 """A group that goes on is logged this often, with its count since."""
+EVICTED_SHARE: Final = 64
+"""Of who has the most one in so many goes at once: what is looked for then is found once for all of them."""
 
 
 class BlockedRecords:
-    """The bounded, grouped records; ``listen`` follows them as they come."""
+    """The bounded, grouped records; ``listen`` follows them as they come.
+
+    Nearly all are looked at once or never, so each is kept as octets: a third of what its values would take.
+    """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._pods: dict[str, OrderedDict[GroupKey, Group]] = {}
+        self._pods: dict[_Pod, dict[bytes, bytes]] = {}
+        """All unknown sources share one, or forging them would evict. A pod's latest group stands last."""
         self._count = 0
         self._listeners: list[Listener] = []
-        self.raw: deque[Refused] = deque(maxlen=min(capacity, MAX_RAW))
+        self._raw: deque[bytes] = deque(maxlen=min(capacity, MAX_RAW))
 
     def __len__(self) -> int:
         return self._count
 
     def add(self, refused: Refused) -> int:
         """Record it. Returns how many of its group the log should tell of now, 0 for none."""
-        pod = (
-            f"{refused.namespace}/{refused.pod}"  # all unknown sources share one, or forging them would evict
-        )
-        groups = self._pods.setdefault(pod, OrderedDict())
-        key = (
+        pod = refused.namespace, refused.pod
+        groups = self._pods.setdefault(pod, {})
+        key = _key(refused)
+        before = groups.pop(key, None)
+        _, _, _, pod_ip, *_, policy, rule, reason, _, times, at = refused
+        kept = _Kept(pod_ip, policy, rule, reason, times, at, first_at=at)
+        if before is None:
+            self._count += 1
+        else:
+            known = _read_kept(before)
+            kept.first_at, kept.count, kept.told, kept.told_at = (
+                known.first_at, known.count, known.told, known.told_at,
+            )  # fmt: skip
+        kept.count += times
+        untold = 0
+        if at - kept.told_at >= RETELL_S:
+            untold, kept.told, kept.told_at = kept.count - kept.told, kept.count, at
+        groups[key] = _encode(kept)
+        if self._count > self._capacity:
+            self._evict()
+        self._raw.append(_encode(refused))
+        for listener in tuple(self._listeners):
+            listener(refused)
+        return untold
+
+    def _evict(self) -> None:
+        noisiest = max(self._pods, key=lambda pod: len(self._pods[pod]))
+        groups = self._pods[noisiest]
+        for key in list(islice(groups, max(1, len(groups) // EVICTED_SHARE))):
+            del groups[key]
+            self._count -= 1
+        if not groups:
+            del self._pods[noisiest]
+
+    @property
+    def raw(self) -> list[Refused]:
+        """The latest refusals one by one, oldest first."""
+        return [_read_refused(each) for each in self._raw]
+
+    def groups(self, namespace: str = "", pod: str = "") -> Iterator[Group]:
+        """Iterate over all groups, or some pods', pod by pod, each one's oldest first, while more come."""
+        for whose, groups in list(self._pods.items()):
+            if namespace in {"", whose[0]} and pod in {"", whose[1]}:
+                for key, kept in list(groups.items()):
+                    yield _group(whose, key, kept)
+
+    def latest(self, count: int) -> list[Group]:
+        """Return so many groups at most, those that were added to last, the latest first."""
+        pods = (_backwards(whose, groups) for whose, groups in self._pods.items())
+        return list(islice(heapq.merge(*pods, key=lambda group: -group.last.at), count))
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call ``listener`` with every refusal from now on; the returned function ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+
+def _key(refused: Refused) -> bytes:
+    return _encode(
+        (
             refused.kind,
             refused.name,
             refused.qtype,
@@ -81,37 +161,19 @@ class BlockedRecords:
             refused.port,
             refused.reason_class,
         )
-        group = groups.get(key)
-        if group is None:
-            group = groups[key] = Group(refused)
-            self._count += 1
-            if self._count > self._capacity:
-                self._evict()
-        else:
-            groups.move_to_end(key)
-        group.count += refused.times
-        group.last = refused
-        self.raw.append(refused)
-        for listener in tuple(self._listeners):
-            listener(refused)
-        if refused.at - group.told_at < RETELL_S:
-            return 0
-        untold, group.told, group.told_at = group.count - group.told, group.count, refused.at
-        return untold
+    )
 
-    def _evict(self) -> None:
-        noisiest = max(self._pods, key=lambda pod: len(self._pods[pod]))
-        self._pods[noisiest].popitem(last=False)
-        self._count -= 1
-        if not self._pods[noisiest]:
-            del self._pods[noisiest]
 
-    def groups(self) -> Iterator[Group]:
-        """Iterate over all groups, pod by pod, each pod's oldest first."""
-        for groups in self._pods.values():
-            yield from groups.values()
+def _backwards(pod: _Pod, groups: dict[bytes, bytes]) -> Iterator[Group]:
+    for key, kept in reversed(groups.items()):
+        yield _group(pod, key, kept)
 
-    def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call ``listener`` with every refusal from now on; the returned function ends that."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+
+def _group(pod: _Pod, key: bytes, octets: bytes) -> Group:
+    kind, name, qtype, address, protocol, port, reason_class = _read_key(key)
+    kept = _read_kept(octets)
+    last = Refused(
+        kind, *pod, kept.pod_ip, name, qtype, address, protocol, port,
+        kept.policy, kept.rule, kept.reason, reason_class, kept.times, kept.at,
+    )  # fmt: skip
+    return Group(last, kept.count, kept.first_at)

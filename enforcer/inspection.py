@@ -197,12 +197,12 @@ class Inspection:
     def _refusals(self, request: Request, now: float) -> Iterator[Row]:
         oldest = now - request.since_s if request.since_s else float("-inf")
         if request.raw:
-            for refused in list(self._blocked.raw):
+            for refused in self._blocked.raw:
                 if refused.at >= oldest and _is_asked(request, refused):
                     yield _refusal(self._node, refused, refused.times, refused.at, now)
             return
-        for group in list(self._blocked.groups()):
-            if group.last.at >= oldest and _is_asked(request, group.last):
+        for group in self._blocked.groups(request.namespace, request.pod):
+            if group.last.at >= oldest:
                 yield _group(self._node, group, now)
 
     def _explain(self, request: Request, now: float) -> Row:

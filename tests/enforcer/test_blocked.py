@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from enforcer.blocked import BlockedRecords, Refused
 
 
@@ -60,3 +63,69 @@ def test_a_follower_hears_each_until_it_stops() -> None:
     stop()
     records.add(_refused("a", "y"))
     assert heard == ["x"]
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
+PORTS = st.none() | st.integers(0, 65535)
+INSTANTS = st.floats(0, 1e9)
+REFUSALS = st.builds(
+    Refused, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, PORTS, TEXTS, TEXTS, TEXTS, TEXTS,
+    st.integers(1, 1_000_000), INSTANTS,
+)  # fmt: skip
+
+
+@given(st.lists(REFUSALS, max_size=20))
+def test_what_is_listed_is_what_was_recorded(said: list[Refused]) -> None:
+    """Every field of every record, whatever a stranger has it say."""
+    records = BlockedRecords(100)
+    for refused in said:
+        records.add(refused)
+    assert records.raw == said
+    listed = [group.last for group in records.groups()]
+    assert set(listed) <= set(said)
+    assert sum(group.count for group in records.groups()) == sum(refused.times for refused in said)
+    if said:
+        assert said[-1] in listed
+
+
+def test_a_pods_groups_alone() -> None:
+    """By namespace, by name, by both."""
+    records = BlockedRecords(10)
+    for pod in ("a", "b"):
+        records.add(_refused(pod, "x"))
+    records.add(_refused("a", "y")._replace(namespace="other"))
+    listed = [(group.last.namespace, group.last.name) for group in records.groups(pod="a")]
+    assert listed == [("ns", "x"), ("other", "y")]
+    assert [group.last.pod for group in records.groups("ns")] == ["a", "b"]
+    assert [group.last.name for group in records.groups("other", "a")] == ["y"]
+
+
+def test_the_latest_of_all_pods() -> None:
+    """So many, the latest first; one that was refused again is late."""
+    records = BlockedRecords(100)
+    for at in range(20):
+        records.add(_refused("ab"[at % 2], f"n{at}", float(at)))
+    records.add(_refused("a", "n4", 30.0))
+    assert [group.last.name for group in records.latest(4)] == ["n4", "n19", "n18", "n17"]
+    assert len(records.latest(100)) == 20
+
+
+def test_records_may_come_while_they_are_listed() -> None:
+    """Who lists them slowly sees those that were there of a pod when its turn came."""
+    records = BlockedRecords(5)
+    for number in range(5):
+        records.add(_refused("a", f"n{number}"))
+    seen = []
+    for group in records.groups():
+        seen.append(group.last.name)
+        records.add(_refused("a", f"later{len(seen)}"))
+    assert seen == [f"n{number}" for number in range(5)]
+
+
+def test_a_noisy_pod_loses_few_of_its_records_at_once() -> None:
+    """However full: never more than a sixty-fourth of what it has."""
+    records = BlockedRecords(1000)
+    for number in range(5000):
+        records.add(_refused("noisy", f"n{number}"))
+        assert len(records) >= min(number + 1, 984)
+    assert list(records.groups())[-1].last.name == "n4999"

@@ -17,7 +17,7 @@ from enforcer.sharing.publishing.composing import Composer
 from enforcer.sharing.publishing.grants import GrantFeed, Piece
 from enforcer.sharing.publishing.ledger import RedisLedger
 from enforcer.sharing.publishing.pods import COMMANDS, PodFacts, PodFeed
-from enforcer.sharing.publishing.refused import LENGTH, RefusedFeed
+from enforcer.sharing.publishing.refused import LENGTH, ROOM, RefusedFeed
 from enforcer.sharing.publishing.tidying import Finder, Tidying
 from enforcer.sharing.records.formats import NodeFacts, NodeRecord
 from enforcer.sharing.records.keys import Keys, Place
@@ -201,7 +201,7 @@ class Publisher:
         length = lengths[0] if type(lengths[0]) is int else 0
         if length < max(min(self._added, LENGTH), 1) or self._is_spoiled:
             self._is_spoiled = False
-            if self._refused.retell(self._blocked.groups()):
+            if self._refused.retell(self._blocked.latest(ROOM)):
                 wrong.add(self._keys.blocked)
         if wrong:
             is_begun = self._keys.blocked in wrong
