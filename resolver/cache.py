@@ -7,8 +7,7 @@ entries first.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import Final
+from typing import Final, cast
 
 from resolver.answers import Answer
 
@@ -41,30 +40,67 @@ class Asked:
 
 
 class Share:
-    """What one owner has in the cache: its entries, the least recently used first, and their cost."""
+    """What one owner has in the cache: a chain of its entries by when they were used last, and their cost."""
 
-    __slots__ = ("cost", "entries", "owner")
+    __slots__ = ("cost", "newest", "oldest", "owner")
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
-        self.entries: OrderedDict[Key, Cached] = OrderedDict()
+        self.oldest: Cached | None = None
+        self.newest: Cached | None = None
         self.cost = 0
+
+    def append(self, cached: Cached) -> None:
+        """Take an entry as the one that was used last."""
+        before = self.newest
+        cached.older = before
+        if before is None:
+            self.oldest = cached
+        else:
+            before.newer = cached
+        self.newest = cached
+
+    def remove(self, cached: Cached) -> None:
+        """Let go of one of its entries."""
+        older, newer = cached.older, cached.newer
+        if older is None:
+            self.oldest = newer
+        else:
+            older.newer = newer
+        if newer is None:
+            self.newest = older
+        else:
+            newer.older = older
+        cached.older = cached.newer = None
 
 
 class Cached:
-    """One entry; ``answer`` is None while only a failure is known. Instants are monotonic seconds."""
+    """One entry; ``answer`` is None while only a failure is known. Instants are monotonic seconds.
 
-    __slots__ = ("answer", "cost", "ede", "expires_at", "failed_until", "share", "stored_at", "uses")
+    ``key``, ``older`` and ``newer`` are its place in the cache, if it has one.
+    """
 
-    def __init__(self, share: Share) -> None:
+    __slots__ = (
+        "answer", "ede", "expires_at", "failed_until", "key", "newer", "older", "share", "stored_at", "uses",
+    )  # fmt: skip
+
+    def __init__(self, share: Share, key: Key = b"") -> None:
         self.share = share
+        self.key = key
+        self.older: Cached | None = None
+        self.newer: Cached | None = None
         self.answer: Answer | None = None
-        self.cost = 1
         self.stored_at = 0.0
         self.expires_at = 0.0
         self.failed_until = 0.0
         self.ede = 0
         self.uses = 0
+
+    @property
+    def cost(self) -> int:
+        """Units of capacity that it takes."""
+        answer = self.answer
+        return 1 if answer is None else 1 + answer.size_bytes // COST_BYTES
 
     def is_fresh(self, now: float) -> bool:
         """Say whether the answer may be given as it is."""
@@ -142,19 +178,22 @@ class Cache:
         cached = self._entries.get(key)
         if cached is not None:
             cached.uses += 1
-            cached.share.entries.move_to_end(key)
+            share = cached.share
+            if share.newest is not cached:
+                share.remove(cached)
+                share.append(cached)
         return cached
 
     def put(self, key: Key, answer: Answer, owner: str, now: float, max_negative_s: int) -> Cached:
         """Keep an answer; its TTL is bounded by a day, a negative one's by ``max_negative_s``."""
         share = self._replaced(key, owner, 1 + answer.size_bytes // COST_BYTES)
-        cached = Cached(share)  # not the one that is there: replies on hold were drafted from it
+        cached = Cached(share, key)  # not the one that is there: replies on hold were drafted from it
         cached.answer = answer
         cached.stored_at = now
         ttl_s = MAX_AGE_S if answer.records else max_negative_s
         ttl_s = min(ttl_s, answer.ttl_s)
         cached.expires_at = now + (ttl_s if ttl_s > 1 else 1)
-        self._keep(key, cached, 1 + answer.size_bytes // COST_BYTES)
+        self._keep(cached)
         return cached
 
     def put_failure(self, key: Key, ede: int, owner: str, now: float) -> Cached:
@@ -163,11 +202,11 @@ class Cache:
         cost = cached.cost if cached is not None else 1
         share = self._replaced(key, owner, cost)
         if cached is None:
-            cached = Cached(share)
+            cached = Cached(share, key)
         cached.share = share
         cached.failed_until = now + FAILURE_S
         cached.ede = ede
-        self._keep(key, cached, cost)
+        self._keep(cached)
         return cached
 
     def _replaced(self, key: Key, owner: str, cost: int) -> Share:
@@ -175,7 +214,7 @@ class Cache:
         cached = self._entries.get(key)
         if cached is not None:
             owner = cached.share.owner
-            self._forget(key, cached)
+            self._forget(cached)
         if self._used + cost > self._capacity:
             self._make_room(cost, owner)
         share = self._shares.get(owner)
@@ -183,11 +222,10 @@ class Cache:
             share = self._shares[owner] = Share(owner)
         return share
 
-    def _keep(self, key: Key, cached: Cached, cost: int) -> None:
-        share = cached.share
-        cached.cost = cost
-        self._entries[key] = cached
-        share.entries[key] = cached
+    def _keep(self, cached: Cached) -> None:
+        share, cost = cached.share, cached.cost
+        self._entries[cached.key] = cached
+        share.append(cached)
         share.cost += cost
         self._used += cost
 
@@ -198,15 +236,15 @@ class Cache:
             fair = self._capacity // len(shares)
             if own is None or own.cost + cost <= fair:
                 own = max(shares.values(), key=_cost)
-            key = next(iter(own.entries))
-            self._forget(key, self._entries[key])
+            self._forget(cast("Cached", own.oldest))  # who has a share has an entry
 
-    def _forget(self, key: Key, cached: Cached) -> None:
-        share = cached.share
-        del self._entries[key], share.entries[key]
-        self._used -= cached.cost
-        share.cost -= cached.cost
-        if not share.entries:
+    def _forget(self, cached: Cached) -> None:
+        share, cost = cached.share, cached.cost
+        del self._entries[cached.key]
+        share.remove(cached)
+        self._used -= cost
+        share.cost -= cost
+        if share.oldest is None:
             del self._shares[share.owner]
 
 

@@ -99,3 +99,21 @@ def test_a_failure_keeps_the_old_answer():
     assert cached.answer is not None
     assert cached.failed_until == 25.0
     assert cached.ttl_s(21.0, 60) == 30
+
+
+def test_the_order_of_use_is_kept_through_any_use():
+    """Entries from the middle, the ends, replaced ones and failures: what was used longest ago goes first."""
+    cache = Cache(5)
+    for number in range(5):
+        cache.put(key(number), an_answer(), "pod", 0.0, 60)
+    for number in (2, 0, 4, 4):
+        cache.get(key(number))
+    cache.put(key(1), an_answer(), "pod", 1.0, 60)
+    cache.put_failure(key(3), 22, "pod", 1.0)
+    gone = []
+    for number in range(10, 15):
+        before = {each for each in range(5) if key(each) in cache._entries}
+        cache.put(key(number), an_answer(), "pod", 2.0, 60)
+        gone += before - {each for each in range(5) if key(each) in cache._entries}
+    assert gone == [2, 0, 4, 1, 3]
+    assert len(cache) == cache.used == 5

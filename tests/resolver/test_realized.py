@@ -70,3 +70,13 @@ def test_it_never_knows_more_than_was_said(said):
         assert until <= known <= min(latest[address] for address in addresses)
     for address in ADDRESSES:
         assert realized.until(POD, NAME, (address,)) <= latest.get(address, NEVER)
+
+
+def test_four_addresses_of_one_family_are_no_address_of_the_other():
+    """Octets that a zone chose so that its A records read as an AAAA record open nothing more."""
+    realized = Realized()
+    realized.add(POD, NAME, ADDRESSES[:4], 10.0)
+    assert realized.until(POD, NAME, (b"".join(ADDRESSES[:4]),)) == NEVER
+    realized.add(POD, NAME, (b"".join(ADDRESSES[2:6]),), 20.0)
+    assert realized.until(POD, NAME, ADDRESSES[2:6]) == NEVER
+    assert realized.until(POD, NAME, (b"".join(ADDRESSES[2:6]),)) == 20.0
