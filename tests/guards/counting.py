@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import tracemalloc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -127,3 +128,22 @@ def kept_blocks(call: Callable[[int], object], times: int) -> float:
     after = sys.getallocatedblocks()
     gc.enable()
     return (after - before) / times
+
+
+def kept_bytes(
+    call: Callable[[int], object], times: int, settle: Callable[[], object] | None = None
+) -> float:
+    """Octets of memory that a call leaves behind; ``settle`` comes once, before what is left is counted."""
+    tracemalloc.start()
+    for number in range(times):
+        call(number)
+    gc.collect()
+    before = tracemalloc.get_traced_memory()[0]
+    for number in range(times, 3 * times):
+        call(number)
+    if settle is not None:
+        settle()
+    gc.collect()
+    after = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return (after - before) / (2 * times)

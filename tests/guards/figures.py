@@ -15,12 +15,17 @@ from tempfile import TemporaryDirectory
 import dns.message
 import dns.rrset
 
-from policy.authority import GrantAnswered
+from enforcer.authority import Authority, GrantLimits
+from enforcer.blocked import BlockedRecords, Refused
+from enforcer.journal import Journal
+from enforcer.ledger import MemoryLedger
+from policy.addresses import to_packed
+from policy.authority import GrantAnswered, GrantRequested
 from policy.build import COMPILED
 from policy.snapshot import compile_snapshot
 from resolver.core import AskGrants, AskUpstream, Client, Core, CoreSettings
-from tests.enforcer.rig import Rig, permit, policy
-from tests.guards.counting import count_tables, executed, kept_blocks, looked_up
+from tests.enforcer.rig import A, Rig, permit, policy
+from tests.guards.counting import count_tables, executed, kept_blocks, kept_bytes, looked_up
 from tests.scenarios.worlds import read_world
 
 SOURCE = bytes((10, 0, 0, 2))
@@ -28,6 +33,8 @@ CLIENT = Client(SOURCE, 40000, bytes((10, 96, 0, 10)), "udp", 1)
 NOW = 1000.0
 AVERAGED = 20
 TOGETHER = 32
+ADDRESSES = 10
+"""Of a name whose grants' memory is measured."""
 
 Step = Callable[[], object]
 
@@ -177,11 +184,64 @@ def grants() -> dict[str, dict[str, float]]:
     return found
 
 
+def kept() -> dict[str, dict[str, float]]:
+    """Octets that stay of a grant, in each process, where a name has ten addresses; and of a refusal."""
+    core = make_core()
+    missed = kept_bytes(lambda n: Miss(core, f"k{n:06}.example.com", ADDRESSES).run(lambda step: step()), 500)
+    blocked = BlockedRecords(100_000)
+    refused = kept_bytes(lambda number: blocked.add(_refused(number)), 10_000)
+    with TemporaryDirectory() as folder:
+        granted = _kept_of_a_name(Path(folder))
+    return {
+        "grant, in the resolver": {"bytes": missed / ADDRESSES},
+        "grant, in the enforcer": {"bytes": granted / ADDRESSES},
+        "refusal": {"bytes": refused},
+    }
+
+
+def _kept_of_a_name(folder: Path) -> float:
+    """Without the verdicts on names that the snapshot remembers, so many and no more."""
+    rig = Rig(folder).settled_with(policy(permit("*.example.com")))
+    journal = Journal(folder / "another", "boot-1")
+    journal.open(1, (), ())
+    limits = GrantLimits(60.0, 60.0, 1 << 30, 1 << 30)
+    authority = Authority(MemoryLedger(), journal, lambda grants: None, limits)
+    authority.snapshot, authority.admitted = rig.authority.snapshot, rig.authority.admitted
+    source = to_packed(A.addresses[0])
+
+    def grant(number: int) -> None:
+        first = 0x5DB80000 + ADDRESSES * number
+        addresses = tuple((first + each).to_bytes(4, "big") for each in range(ADDRESSES))
+        request = GrantRequested(number, 1, A.uid, source, f"k{number:06}.example.com", addresses, 60)
+        ((decided,), _) = authority.answer([request], NOW + number / 100)
+        assert decided.answer.outcomes == ("realized",) * ADDRESSES
+        journal.flush()
+
+    def forget() -> None:
+        rig.authority.snapshot = rig.reconciler.snapshot = authority.snapshot = None
+
+    return kept_bytes(grant, 1000, forget)
+
+
+def _refused(number: int) -> Refused:
+    name = f"f{number:06}.elsewhere.org"
+    return Refused(
+        "lookup", "mcp", "a", str(A.addresses[0]), name, "A", "", "", None, "", "",
+        f"no rule permits {name} for mcp/a", "blocked", 1, NOW + number,
+    )  # fmt: skip
+
+
 def figures() -> dict[str, dict[str, float]]:
     """All of them."""
     if COMPILED is not None:
         raise SystemExit("compiled modules run: set NAMEWARD_PURE=1")
-    return {**answered_here(), "miss, 1 address": misses(1), "miss, 8 addresses": misses(8), **grants()}
+    return {
+        **answered_here(),
+        "miss, 1 address": misses(1),
+        "miss, 8 addresses": misses(8),
+        **grants(),
+        **kept(),
+    }
 
 
 if __name__ == "__main__":

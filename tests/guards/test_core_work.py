@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.guards.bounds import CORE, REMEDY
-from tests.guards.counting import Counting, executed, kept_blocks, looked_up
+from tests.guards.counting import Counting, executed, kept_blocks, kept_bytes, looked_up
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,3 +60,5 @@ def test_what_counts_sees_more_work():
     kept: list[object] = []
     assert kept_blocks(lambda number: kept.append(object()), 100) >= 1
     assert kept_blocks(lambda number: object(), 1000) < 0.05
+    assert kept_bytes(lambda number: kept.append(bytes(1000)), 100) >= 1000
+    assert kept_bytes(lambda number: bytes(1000), 100) < 100
