@@ -72,12 +72,14 @@ def ask(path: str, wait_s: float) -> Told:
 class Pulse:
     """What one worker without an inspection socket says of itself, asked over a socket that it inherits.
 
-    Each message is ``+`` (it serves) or ``-`` (it does not), then a sentence.
+    Each message is ``+`` (it serves) or ``-`` (it does not), then a sentence. Invariant: a question has one
+    answer; whatever a worker writes unasked is not read, so that it cannot keep the supervisor busy.
     """
 
     def __init__(self, selector: selectors.BaseSelector) -> None:
         self._selector = selector
         self._ours: socket.socket | None = None
+        self._is_asked = False
         self.said_at = float("-inf")
         self.is_ready = False
         self.said = ""
@@ -87,14 +89,16 @@ class Pulse:
         self.end()
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours.settimeout(0)
-        self._selector.register(self._ours, selectors.EVENT_READ, self._heard)
         return theirs
 
     def ask(self) -> None:
-        """Ask; one that reads nothing is asked no more than its buffer holds."""
-        if self._ours is not None:
-            with contextlib.suppress(OSError):
-                self._ours.send(b"?")
+        """Ask, unless an answer is still to come."""
+        if self._ours is None or self._is_asked:
+            return
+        self._is_asked = True
+        self._selector.register(self._ours, selectors.EVENT_READ, self._heard)
+        with contextlib.suppress(OSError):  # it is gone: that is read
+            self._ours.send(b"?")
 
     def _heard(self, now: float) -> None:
         if self._ours is None:
@@ -108,6 +112,7 @@ class Pulse:
         if not data:
             self.end()
             return
+        self._unwatch()
         self.said_at, self.is_ready = now, data[:1] == b"+"
         self.said = data[1:].decode("utf-8", "replace")
 
@@ -115,6 +120,11 @@ class Pulse:
         """Forget the worker."""
         self.said_at, self.is_ready, self.said = float("-inf"), False, ""
         if self._ours is not None:
-            self._selector.unregister(self._ours)
+            self._unwatch()
             self._ours.close()
             self._ours = None
+
+    def _unwatch(self) -> None:
+        if self._is_asked and self._ours is not None:
+            self._is_asked = False
+            self._selector.unregister(self._ours)

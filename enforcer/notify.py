@@ -118,6 +118,8 @@ class Readiness:
         self._began_at = 0.0
         self._status = ""
         self._question: Question | None = None
+        self._is_answered = False
+        """The question that was put last: who was asked before may be dead."""
         self._is_concluded = False
         self.due_at: float | None = 0.0
         """When to call ``ask`` again; None once it is over."""
@@ -134,6 +136,7 @@ class Readiness:
         if self.due_at is None or now < self.due_at:
             return False
         self._drop()
+        self._is_answered = False
         question = Question(self._path)
         if question.done:
             self.due_at = now + self._pause_s(now)
@@ -153,6 +156,7 @@ class Readiness:
             return
         self._question = None
         self._selector.unregister(number)
+        self._is_answered = question.answered
         if question.answered:
             self.said_at, self.enforcing, self.problems = now, question.enforcing, question.problems
         self._look(now)
@@ -169,7 +173,7 @@ class Readiness:
                 self._say(f"not enforcing: {self.problems[0]:.200}")
         elif missing := self._missing(now):
             self._say(f"not ready: {missing:.200}")
-        else:
+        elif self._is_answered:
             self.conclude("enforcing")
 
     def _say(self, status: str) -> None:

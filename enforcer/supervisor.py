@@ -250,6 +250,7 @@ class Supervisor:
             for seat in self._seats:
                 if seat.pid == pid:
                     seat.pid, seat.kill_at = 0, None
+                    seat.pulse.end()
                     self._gone(seat, os.waitstatus_to_exitcode(status))
 
     def _gone(self, seat: _Seat, code: int) -> None:

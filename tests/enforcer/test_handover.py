@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from enforcer.cli import main
 from enforcer.health import Told, ask
 from enforcer.tenure import SOCKET
-from tests.enforcer.test_supervisor import Running, ended, until
+from tests.enforcer.supervised import Running, ended, until
 
 Start = Callable[..., Running]
 READY = Told(live=True, ready=True, said="ready")
