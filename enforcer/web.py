@@ -1,7 +1,7 @@
 """Metrics and health over HTTP: ``/metrics``, ``/livez``, ``/readyz``.
 
 Owns the three resources, who may read the metrics, and the listening socket. Reads, never changes. TLS
-(``enforcer.certificate``) is imported where there is a certificate.
+(``enforcer.certificate``) is imported only where there is a certificate.
 ``/livez`` answers as long as the loop turns; ``/readyz`` is 200 exactly while the node enforces, else 503
 with what is missing. Invariant: with a token file the metrics are given to nobody who does not send what
 stands in it, and to nobody at all while it cannot be read.
@@ -27,7 +27,7 @@ from twisted.web.server import Request, Site
 from enforcer.records import Records
 from policy.runtime.clock import MonotonicReactor
 from policy.runtime.kinds import parse_listen
-from policy.runtime.sections import MetricsSettings
+from policy.runtime.sections import MetricsSettings, Settings
 
 MAX_CONNECTIONS = 64
 """Of all clients together: the nodes' network reaches this port, and descriptors are few."""
@@ -36,6 +36,13 @@ RETRY_S = 1.0
 """Until it is listened again, while the agent that this one takes over from still has the address."""
 _MAX_TOKEN_BYTES = 4096
 _PLAIN = "text/plain; charset=utf-8"
+_CERTIFICATE = "enforcer.certificate"
+
+
+def preload(settings: Settings) -> None:
+    """Import TLS, if the pages are served over it; before a fork."""
+    if settings.metrics.cert_file:
+        importlib.import_module(_CERTIFICATE)
 
 
 class Reply(NamedTuple):
@@ -145,7 +152,7 @@ class Door:
         pages: IProtocolFactory = self._pages
         try:
             if self._settings.cert_file:
-                over_tls = importlib.import_module("enforcer.certificate").over_tls
+                over_tls = importlib.import_module(_CERTIFICATE).over_tls
                 pages = over_tls(pages, self._settings.cert_file, self._settings.key_file, self._reactor)
             self._port = self._reactor.listenTCP(number, pages, interface=address)
         except CannotListenError as error:

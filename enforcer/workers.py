@@ -32,8 +32,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 class Worker(NamedTuple):
     """What runs: a module with ``run(config_path, sockets) -> exit code`` and ``preload()``.
 
-    ``authority``: it gets the DNS sockets and shares the lock; the other kind gets nothing but its ``number``
-    among several of them.
+    ``authority``: it gets the DNS sockets and shares the lock; the other kind gets nothing but its pulse, and
+    its ``number`` among several of them.
     """
 
     name: str

@@ -6,6 +6,7 @@ kernel's Python bindings. The loop is ``enforcer.supervisor``'s.
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import socket
@@ -108,6 +109,8 @@ def preload_authority(settings: Settings) -> None:
     """Import what the enforcer needs with these settings, and no more: a start waits for it."""
     preload_source(settings)
     preload_sharing(settings)
+    for module in ("enforcer.reports.opening", "enforcer.web"):  # with the enforcer's, which is next
+        importlib.import_module(module).preload(settings)
     preload(ENFORCER)
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from enforcer.reports.service import Reports
 
 
+_SERVICE, _TOLD, _CLIENT = "enforcer.reports.service", "enforcer.reports.told", "enforcer.kube.client"
+
+
 class Reporting(Protocol):
     """Whose reports they are: ``enforcer.node.Node``, or what is left of one (``enforcer.removed``)."""
 
@@ -31,6 +34,13 @@ class Reporting(Protocol):
 
     def status(self) -> Mapping[str, Any]:
         """Return the row of ``nameward status``."""
+
+
+def preload(settings: Settings) -> None:
+    """Import what reports need, if there are any; before a fork."""
+    if settings.policy.source == "kubernetes":
+        for module in (_SERVICE, _TOLD, _CLIENT):
+            importlib.import_module(module)
 
 
 def open_reports(
@@ -48,12 +58,10 @@ def open_reports(
     if settings.policy.source != "kubernetes":
         return None
     access = importlib.import_module("enforcer.sources.kubernetes.opening").access_of(settings)
-    told = importlib.import_module("enforcer.reports.told").NodeTold
-    reports: Reports = importlib.import_module("enforcer.reports.service").Reports(
+    told = importlib.import_module(_TOLD).NodeTold
+    reports: Reports = importlib.import_module(_SERVICE).Reports(
         reactor=reactor,
-        door=importlib.import_module("enforcer.kube.client").Api(
-            access, user_agent=f"nameward-enforcer/{version}"
-        ),
+        door=importlib.import_module(_CLIENT).Api(access, user_agent=f"nameward-enforcer/{version}"),
         node=settings.node,
         told=told(settings.node, node.status, snapshot, lambda: node.removed),
         blocked=blocked,

@@ -126,6 +126,16 @@ class Running:
         until(lambda: len(self.lives(kind)) > life)
         return int(self.lives(kind)[life][0])
 
+    def end(self) -> None:
+        """Leave neither it nor a worker."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+        for kind in ("enforcer", "resolver"):
+            for life in self.lives(kind):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(life[0]), signal.SIGKILL)
+
 
 def until(holds: Callable[[], bool], limit_s: float = 30.0) -> None:
     """Poll until it holds."""
@@ -145,12 +155,8 @@ def ended(pid: int) -> bool:
 @contextmanager
 def supervised(folder: Path, environ: dict[str, str]) -> Iterator[Running]:
     """A supervisor; afterwards neither it nor a worker is left."""
-    it = Running(folder, environ)
-    yield it
-    if it.process.poll() is None:
-        it.process.kill()
-    it.process.communicate()
-    for kind in ("enforcer", "resolver"):
-        for life in it.lives(kind):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(life[0]), signal.SIGKILL)
+    running = Running(folder, environ)
+    try:
+        yield running
+    finally:
+        running.end()

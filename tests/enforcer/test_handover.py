@@ -45,13 +45,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield one
     for each in running:
-        if each.process.poll() is None:
-            each.process.kill()
-        each.process.communicate()
-        for kind in ("enforcer", "resolver"):
-            for life in each.lives(kind):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(life[0]), signal.SIGKILL)
+        each.end()
 
 
 def dns_socket(running: Running, life: int = 0) -> str:

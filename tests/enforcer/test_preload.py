@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = """
 import json, sys
 import enforcer.cli
@@ -19,7 +21,7 @@ first = sorted(sys.modules)
 preload(RESOLVER)
 print(json.dumps([first, sorted(sys.modules)]))
 """
-PEOPLES = ("enforcer.cli.output", "markdown_it", "pygments", "rich", "structlog")
+PEOPLES = ("enforcer.cli.output", "markdown_it", "pygments", "rich")
 """For a terminal, which a daemon has none of."""
 REDIS = ("enforcer.sharing.service", "enforcer.sharing.redis.door", "hiredis", "redis")
 CLUSTERS = (
@@ -65,8 +67,17 @@ def test_nothing_is_imported_that_a_plain_node_does_not_need(tmp_path: Path) -> 
     assert not {name for name in first if name.split(".")[0] in {"dns", "resolver"}} | (first & {*TLS})
 
 
-def test_what_a_configuration_needs_is_imported_before_the_fork(tmp_path: Path) -> None:
-    """With a Redis its client: a worker that comes back imports nothing."""
-    redis = {"url": "redis://127.0.0.1:6379", "hmacKeyFile": "/nowhere"}
-    first, _ = loaded(tmp_path, state={"redis": redis})
-    assert first >= {*REDIS}
+@pytest.mark.parametrize(
+    ("settings", "needed"),
+    [
+        ({"state": {"redis": {"url": "redis://127.0.0.1:6379", "hmacKeyFile": "/nowhere"}}}, REDIS),
+        ({"policy": {"governedNamespaces": ["a"], "source": "kubernetes"}}, CLUSTERS),
+        ({"metrics": {"certFile": "/nowhere", "keyFile": "/nowhere"}}, ("OpenSSL", "enforcer.certificate")),
+    ],
+)
+def test_what_a_configuration_needs_is_imported_before_the_fork(
+    tmp_path: Path, settings: dict[str, object], needed: tuple[str, ...]
+) -> None:
+    """A worker that comes back imports nothing: neither does it wait, nor meet an upgrade's code."""
+    first, _ = loaded(tmp_path, **settings)
+    assert first >= {*needed}
