@@ -17,6 +17,9 @@ from pathlib import Path
 from enforcer.demo.failure import LabFailureError
 from enforcer.demo.spaces import Space
 
+LONG_S = 30.0
+"""How long a slow machine may take for what others do at once. Half of what most grants in the lab last: what
+has ended by then was ended."""
 _LEASH = """"$@" & program=$!
 trap 'kill "$program"; wait "$program"' TERM
 wait "$program"
@@ -130,11 +133,6 @@ def uid_of(pid: int) -> int | None:
     except OSError:
         return None
     return next((int(line.split()[2]) for line in lines if line.startswith("Uid:")), None)
-
-
-LONG_S = 30.0
-"""How long a slow machine may take for what others do at once. Half of what most grants in the lab last: what
-has ended by then was ended."""
 
 
 def wait_until(condition: Callable[[], bool], deadline_s: float, pause_s: float = 0.01) -> bool:
