@@ -85,14 +85,15 @@ class Ward:
         self.warned: list[str] = []
         """What the last ``ask`` warned of."""
 
-    def start(self) -> float:
+    def start(self, **environ: str) -> float:
         """Start it and wait until it says that it enforces; returns the seconds that took.
 
-        Raises LabFailureError when it does not; ``tail`` shows why.
+        ``environ``: what its environment has besides. Raises LabFailureError when it does not; ``tail``
+        shows why.
         """
         started_at = time.monotonic()
         argv = [sys.executable, "-c", _MAIN, "node", "--config", str(self.config)]
-        self._process = start(self._space, argv, self.log, self._env)
+        self._process = start(self._space, argv, self.log, {**self._env, **environ})
         waited = self.command("status", "--wait", f"{_READY_S}s")
         if waited.returncode != 0:
             said = (waited.stderr or waited.stdout).strip().splitlines() or ["no reason given"]

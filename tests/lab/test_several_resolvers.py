@@ -8,12 +8,13 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from enforcer.demo import places
 from enforcer.demo.pods import Pod
-from enforcer.demo.processes import descendants, uid_of, wait_until
+from enforcer.demo.processes import LONG_S, descendants, uid_of, wait_until
 from enforcer.demo.scenes import Stage
 from enforcer.demo.ward import Ward
 from tests.lab.staged import staged
@@ -21,7 +22,6 @@ from tests.lab.staged import staged
 pytestmark = pytest.mark.kernel
 
 PER_SECOND = 50
-LONG_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +111,16 @@ def burst(pod: Pod, count: int) -> list[int]:
     finally:
         for sock in opened:
             sock.close()
+
+
+def test_a_node_that_is_ready_answers_whoever_asks_first(stage: Stage, tmp_path: Path) -> None:
+    """As a service: READY=1 comes when both have the policy: each pod's first question is answered."""
+    stage.lab.ward.stop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(LONG_S)
+        stage.lab.ward.start(NOTIFY_SOCKET=str(tmp_path / "notify"))
+        while not manager.recv(1000).startswith(b"READY=1"):
+            pass
+        for pod, name in ((stage.crm, places.CRM), (stage.ledger, places.LEDGER)):
+            assert pod.stub.once(name, wait_s=LONG_S).addresses
