@@ -61,7 +61,7 @@ class ClusterWard(Ward):
         self._inspect = runtime_dir / "inspect.sock"
         self._is_installed = False
 
-    def start(self) -> float:
+    def start(self, **_environ: str) -> float:
         """Install the chart and wait until everything of it is ready; returns the seconds that took.
 
         Raises LabFailureError when it does not; ``tail`` shows why.
