@@ -2,7 +2,8 @@
 
 Owns those buffers and the layout of the kernel's structures in them. Knows nothing of DNS. Invariants: each
 reply leaves from the address that its query was sent to, to the address and port that it came from; a reply
-that the kernel does not take costs no other; one that was put leaves before anything else is read.
+that the kernel does not take costs no other; each has a place of its own until it has left, which is before
+anything else is read.
 """
 
 from __future__ import annotations
@@ -111,7 +112,6 @@ class Batch:
         received, sent, vectors = self._quads
         source_at, source_end = self._address
         aimed_at, aimed_end = self._aimed
-        ready = 0
         for number in range(count):
             at = number * self._longest
             wire = bytes(wires[at : at + words[number * 16 + _LENGTH]])
@@ -126,14 +126,17 @@ class Batch:
             if reply is None or len(reply) > _REPLY_BYTES:
                 missed(wire, source, names[name + 2] << 8 | names[name + 3], aimed)
                 continue
+            if self._put == MOST:
+                self.flush()
+            ready = self._put  # behind what ``missed`` put meanwhile
             place = ready * _REPLY_BYTES
             replies[place : place + len(reply)] = reply
             vectors[2 * (MOST + ready) + 1] = len(reply)
             sent[8 * ready + _NAME] = received[8 * number + _NAME]
             if self._aims[ready] != aimed:
                 self._aim(ready, aimed)
-            ready += 1
-        self._send(ready)
+            self._put = ready + 1
+        self.flush()
         return count
 
     def put(self, wire: bytes, source: bytes, port: int, aimed: bytes) -> bool:

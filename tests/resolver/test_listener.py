@@ -223,6 +223,26 @@ def test_replies_of_a_turn_leave_together(reactor, udp, family, aimed):
         assert listener.unsent == 0
 
 
+@pytest.mark.parametrize("first", ["hit", "miss"])
+def test_replies_made_among_hits_take_nobody_s_place(reactor, udp, first):
+    """A question that is answered at once, between two that are hits: to each its own reply, once."""
+    listener, port, echo = udp()
+    listener._received = lambda wire, client, now: listener.reply(b"made of " + wire, client)
+    with client_socket("127.0.0.1", port) as one, client_socket("127.0.0.2", port) as other:
+        source = transport.packed("127.0.0.1")
+        for number in range(60):
+            echo.hits[b"hot %d" % number, source] = b"HOT %d" % number
+            both = ((one, b"hot %d" % number), (other, b"cold %d" % number))
+            for client, wire in both if first == "hit" else reversed(both):
+                client.send(wire)
+        reactor.iterate(0)
+        for client, expected in ((one, b"HOT %d"), (other, b"made of cold %d")):
+            client.settimeout(5)
+            assert [client.recv(100) for _ in range(60)] == [expected % number for number in range(60)]
+            assert not readable(client)
+        assert listener.unsent == 0
+
+
 def test_a_reply_that_has_no_place_among_others_is_sent_alone(udp):
     """Longer than nearly all, up to what a datagram may have; for an address of another family it is lost."""
     listener, port, _ = udp()
