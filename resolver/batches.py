@@ -45,7 +45,7 @@ class Batch:
     """The buffers of one wildcard socket, whose datagrams come with PKTINFO."""
 
     def __init__(self, sock: Socket, calls: _Calls, longest: int) -> None:
-        self._descriptor = sock.fileno()
+        self._sock = sock  # for its descriptor now: closed, its number may be another's
         self._calls = calls
         is_v6 = sock.family.name == "AF_INET6"
         self._family = int(sock.family).to_bytes(2, sys.byteorder)
@@ -104,7 +104,7 @@ class Batch:
         """
         if self._put:  # their places are needed
             self.flush()
-        count: int = self._calls.receive(self._descriptor, self._first, MOST, _MSG_DONTWAIT, None)
+        count: int = self._calls.receive(self._sock.fileno(), self._first, MOST, _MSG_DONTWAIT, None)
         if count <= 0:
             return 0 if ctypes.get_errno() in (0, 11) else -1
         words = self._words
@@ -179,7 +179,7 @@ class Batch:
         at = 0
         while at < count:
             first = self._first_sent + at * _HEADER
-            taken = self._calls.send(self._descriptor, first, count - at, _MSG_DONTWAIT)
+            taken = self._calls.send(self._sock.fileno(), first, count - at, _MSG_DONTWAIT)
             if taken > 0:
                 at += taken
             else:

@@ -63,9 +63,7 @@ class Doors:
                 self._close(name)
             self._socks[name] = sock
             if transport.is_datagram(sock):
-                self._read_datagrams(name, sock)
-                if before is not None:  # what came through the old one is answered through the new one
-                    self._udp[before] = self._udp[self._udp_index[name]]
+                self._read_datagrams(name, sock, before)
             else:
                 self._streams.listen(sock)
                 self._listening[name] = sock
@@ -113,19 +111,20 @@ class Doors:
         self.give_up()
         self._streams.close()
 
-    def _read_datagrams(self, name: str, sock: transport.Socket) -> None:
-        self._last_index += 1
+    def _read_datagrams(self, name: str, sock: transport.Socket, index: int | None) -> None:
+        if index is None:  # else what came through the old one is answered through this one
+            index = self._last_index = self._last_index + 1
         listener = UdpListener(
             self._reactor,
             sock,
-            self._last_index,
+            index,
             hit=self._hit,
             received=self._received,
             owner=self._owner,
             broken=self._broken,
         )
-        self._udp[self._last_index] = listener
-        self._udp_index[name] = self._last_index
+        self._udp[index] = listener
+        self._udp_index[name] = index
         listener.start()
 
     def _close(self, name: str) -> None:

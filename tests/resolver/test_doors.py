@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+from contextlib import ExitStack
 
 import pytest
 
@@ -114,6 +115,26 @@ def test_what_came_through_a_replaced_socket_is_read_and_answered(reactor, insid
             inside.doors.reply(b"HERE", inside.received[0][1])
             client.settimeout(10)
             assert client.recvfrom(10) == (b"HERE", new.getsockname())
+
+
+def test_a_reply_goes_through_no_descriptor_that_another_has_now(reactor, inside):
+    """Sockets replaced twice while a lookup is under way: its reply leaves through the newest, from its port."""
+    with ExitStack() as opened:
+        doors = [opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(3)]
+        for udp in doors:
+            udp.bind(("0.0.0.0", 0))
+        client = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        client.settimeout(5)
+        client.sendto(b"early", ("127.0.0.1", doors[0].getsockname()[1]))
+        inside.doors.adopt(("udp4",), duplicates(doors[0]))
+        reactor.spin(lambda: inside.received)
+        for udp in doors[1:]:
+            inside.doors.adopt(("udp4",), duplicates(udp))
+        for _ in range(8):  # whoever opens something next has the descriptors that were closed
+            opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        inside.doors.reply(b"EARLY", inside.received[0][1])
+        reactor.iterate(0)
+        assert client.recvfrom(10) == (b"EARLY", ("127.0.0.1", doors[2].getsockname()[1]))
 
 
 def test_a_reply_that_waits_for_its_turn_s_end_outlives_its_socket(reactor, inside):

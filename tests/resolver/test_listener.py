@@ -257,6 +257,22 @@ def test_a_reply_that_has_no_place_among_others_is_sent_alone(udp):
         assert listener.unsent == 1
 
 
+def test_a_closed_socket_s_number_is_not_written_to(reactor, udp):
+    """What is to be sent through it is lost, and nobody's who has the number now."""
+    listener, _, _ = udp()
+    number = listener.fileno()
+    with client_socket("127.0.0.1", 9) as asker:
+        listener.stop()
+        listener.sock.close()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as another:
+            assert another.fileno() == number
+            client = Client(b"\x7f\0\0\1", asker.getsockname()[1], b"\x7f\0\0\1", "udp", 3)
+            listener.reply(b"lost", client)
+            listener.flush()
+            assert another.getsockname()[1] == 0
+            assert listener.unsent == 1
+
+
 def test_odd_datagrams(reactor, udp):
     """Zero octets are handed on, of what exceeds the largest query so much that it shows."""
     _, port, echo = udp()
