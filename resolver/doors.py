@@ -71,7 +71,7 @@ class Doors:
     def reply(self, wire: bytes, client: Client) -> None:
         """Send a reply through the socket or connection its query came by, if that is still there.
 
-        A datagram leaves with the next ``flush``, if not before.
+        It leaves with the next ``flush``, if not before.
         """
         if client.transport == "tcp":
             self._streams.reply(wire, client)
@@ -79,9 +79,10 @@ class Doors:
             listener.reply(wire, client)
 
     def flush(self) -> None:
-        """Send the datagrams among the replies; call at the end of each turn."""
+        """Send the replies; call at the end of each turn."""
         for listener in self._udp.values():
             listener.flush()
+        self._streams.flush()
 
     def mute(self, sources: frozenset[bytes]) -> None:
         """Have the kernel drop the datagrams of these addresses, at every socket."""

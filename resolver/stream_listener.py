@@ -24,6 +24,7 @@ from policy.runtime.clock import MonotonicReactor
 from resolver import transport
 from resolver.effects import Client
 from resolver.hits import STREAM
+from resolver.listener import Hit
 from resolver.messages import MAX_QUERY_BYTES
 
 IDLE_S = 10.0
@@ -32,12 +33,11 @@ CONNECTIONS_PER_TURN = 64
 EVENTS_PER_TURN = 256
 MESSAGES_PER_TURN = 32
 READ_BYTES = 16 * 1024
+PAUSE_S = 0.1  # in which nobody is accepted, for want of what no connection's end brings
 MAX_UNREAD_BYTES = 256 * 1024
 """Replies waiting for a client that reads no more; beyond them it is cut."""
 _PREFIX_BYTES = 2
 _NO_ROOM = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-
-Hit = Callable[[bytes, bytes, float], bytes | None]
 
 
 @implementer(IReadDescriptor)
@@ -80,9 +80,11 @@ class StreamListener:
         self._per_client: dict[Hashable, int] = {}
         self._last_via = 0
         self._sweep: IDelayedCall | None = None
+        self._pause: IDelayedCall | None = None
+        self._was_cut = False  # one was, for want of room, and nobody was accepted since
         self.unsent: list[_Connection] = []
         """Connections with replies that leave at this turn's end."""
-        reactor.turn_ends.append(self._turn_ended)
+        reactor.turn_ends.append(self.flush)
 
     @property
     def open_count(self) -> int:
@@ -117,8 +119,7 @@ class StreamListener:
         """Twisted: something has come. First for who is here: who has gone makes room for another."""
         ready = self.poller.poll(0, EVENTS_PER_TURN)
         for descriptor, event in ready:
-            connection = self._watched.get(descriptor)
-            if connection is not None:
+            if (connection := self._watched.get(descriptor)) is not None:
                 connection.ready(event)
         for descriptor, _ in ready:
             if descriptor in self._doors:
@@ -134,8 +135,9 @@ class StreamListener:
                 if failure.errno not in _NO_ROOM:
                     continue  # it befell a connection before it was accepted (accept(2))
                 if number == 0:  # else nobody may be waiting
-                    self._cut_idlest()
+                    self._make_room()
                 return
+            self._was_cut = False
             owner = self._owner(peer[0])
             if self._has_room(owner):
                 self._take_in(descriptor, peer, owner)
@@ -161,10 +163,23 @@ class StreamListener:
         self.poller.register(descriptor, EPOLLIN)
         connection.ready(EPOLLIN)  # its question is mostly here already
 
+    def _make_room(self) -> None:
+        """Cut the idlest; if there is none or the last one's end was of no use, let them wait a while."""
+        if self._connections and not self._was_cut:
+            self._was_cut = True
+            self._cut_idlest()
+        elif self._pause is None:
+            self._pause = self.reactor.callLater(PAUSE_S, self._accept_again)
+            for descriptor in self._doors:
+                self.poller.modify(descriptor, 0)
+
+    def _accept_again(self) -> None:
+        self._pause, self._was_cut = None, False
+        for descriptor in self._doors:
+            self.poller.modify(descriptor, EPOLLIN)
+
     def _cut_idlest(self) -> None:
-        idlest = next(iter(self._connections.values()), None)
-        if idlest is not None:
-            idlest.cut()
+        next(iter(self._connections.values())).cut()
 
     def active(self, via: int) -> None:
         """Note that a connection completed a message or took a reply."""
@@ -181,15 +196,14 @@ class StreamListener:
 
     def reply(self, wire: bytes, client: Client) -> None:
         """Send a reply to a client that was given to ``received``, if it is still there."""
-        connection = self._connections.get(client.via)
-        if connection is not None:
+        if (connection := self._connections.get(client.via)) is not None:
             connection.reply(wire)
 
-    def _turn_ended(self) -> None:
-        if self.unsent:
-            unsent, self.unsent = self.unsent, []
-            for connection in unsent:
-                connection.flush()
+    def flush(self) -> None:
+        """Write the replies of this turn."""
+        unsent, self.unsent = self.unsent, []
+        for connection in unsent:
+            connection.flush()
 
     def stop_reading(self) -> None:
         """Take no further query from anybody; replies can still be sent."""
@@ -199,11 +213,12 @@ class StreamListener:
 
     def close(self) -> None:
         """Cut every connection."""
-        if self._turn_ended in self.reactor.turn_ends:
-            self.reactor.turn_ends.remove(self._turn_ended)
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
+        if self.flush in self.reactor.turn_ends:
+            self.reactor.turn_ends.remove(self.flush)
+        for timer in (self._sweep, self._pause):
+            if timer is not None:
+                timer.cancel()
+        self._sweep = self._pause = None
         for connection in list(self._connections.values()):
             connection.cut()
         if not self.poller.closed:
@@ -213,10 +228,8 @@ class StreamListener:
     def _cut_idle(self) -> None:
         self._sweep = None
         idle_since = self.reactor.seconds() - self.idle_s
-        for connection in list(self._connections.values()):
-            if connection.active_at > idle_since:
-                break
-            connection.cut()
+        while self._connections and next(iter(self._connections.values())).active_at <= idle_since:
+            self._cut_idlest()
         if self._connections:
             self._sweep = self.reactor.callLater(1.0, self._cut_idle)
 
@@ -294,8 +307,7 @@ class _Connection:
             at = end
             wire = pending[begin:end]
             self._owed += 1
-            reply = hit(wire, source, now)
-            if reply is not None:
+            if (reply := hit(wire, source, now)) is not None:
                 self.reply(reply)
                 continue
             listener.received(wire, self._client or self._introduced(), now)

@@ -118,7 +118,7 @@ def test_what_came_through_a_replaced_socket_is_read_and_answered(reactor, insid
 
 
 def test_a_reply_goes_through_no_descriptor_that_another_has_now(reactor, inside):
-    """Sockets replaced twice while a lookup is under way: its reply leaves through the newest, from its port."""
+    """Sockets replaced twice while a lookup is under way: its reply leaves through the newest."""
     with ExitStack() as opened:
         doors = [opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(3)]
         for udp in doors:
@@ -153,6 +153,26 @@ def test_a_reply_that_waits_for_its_turn_s_end_outlives_its_socket(reactor, insi
             inside.doors.reply(b"SECOND", inside.received[0][1])
             inside.doors.give_up()
             assert client.recv(10) == b"SECOND"
+
+
+def test_replies_leave_before_what_takes_long(reactor, inside):
+    """A flush sends what was released by datagram and by stream: another snapshot is not waited for."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, bound(socket.SOCK_STREAM) as tcp:
+        udp.bind(("0.0.0.0", 0))
+        inside.doors.adopt(("udp4", "tcp4"), duplicates(udp, tcp))
+        with (
+            socket.create_connection(tcp.getsockname(), 5) as stream,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+        ):
+            client.settimeout(5)
+            client.sendto(b"one", ("127.0.0.1", udp.getsockname()[1]))
+            stream.sendall(b"\0\3one")
+            reactor.spin(lambda: len(inside.received) == 2)
+            for _, asker in inside.received:
+                inside.doors.reply(b"ONE", asker)
+            inside.doors.flush()
+            assert client.recv(10) == b"ONE"
+            assert stream.recv(10) == b"\0\3ONE"
 
 
 def test_draining_leaves_the_sockets_to_the_next_process(reactor, inside):

@@ -573,6 +573,48 @@ def test_without_a_descriptor_left_the_idlest_makes_room(reactor, tcp):
         sock.close()
 
 
+@pytest.mark.parametrize("open_before", [0, 8])
+def test_without_any_descriptor_left_nobody_is_accepted_for_a_while(reactor, tcp, open_before):
+    """With no connection to cut, or when that brings no room: the loop rests, and goes on when there is."""
+    one = tcp()
+    idle = [one.connect() for _ in range(open_before)]
+    reactor.spin(lambda: one.listener.open_count == open_before)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with one.connect() as fresh:
+        fresh.send(message(b"fresh"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            turns, until = 0, reactor.seconds() + 3.5 * stream_listener.PAUSE_S
+            while reactor.seconds() < until:
+                reactor.iterate(1)
+                turns += 1
+            assert turns < 20
+            assert one.listener.open_count >= open_before - 4
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        reactor.spin(lambda: one.echo.received)
+    for sock in idle:
+        sock.close()
+
+
+def test_a_door_that_is_left_in_a_pause_stays_left(reactor, tcp):
+    """Draining while there is no descriptor left: the next process has the connections."""
+    one = tcp()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with one.connect() as fresh:
+        fresh.send(message(b"fresh"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            reactor.iterate(0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        one.listener.leave(one.door)
+        reactor.spin_for(1.5 * stream_listener.PAUSE_S)
+        assert one.echo.received == []
+        one.listener.listen(one.door)
+        reactor.spin(lambda: one.echo.received)
+
+
 def test_the_addresses_of_one_pod_share_its_number(reactor, tcp):
     """A dual-stack pod has one cap, whichever of its addresses it comes from."""
     one = tcp(max_per_client=2, owner=lambda source: "pod" if source[-1] < 9 else source)
