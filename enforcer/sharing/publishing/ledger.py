@@ -34,15 +34,14 @@ class RedisLedger(MemoryLedger):
         self.outbox.touch([each.key for each in openings])
 
     def replace(self, account: Account, holdings: Iterable[Holding]) -> None:
-        """See ``Ledger``; a holding takes the record of the one that it follows."""
+        """See ``Ledger``; a holding has the record of the one that it follows."""
         before = {holding.key: holding for holding in account.holdings()}
         super().replace(account, holdings)
         changed: list[ElementKey] = []
         for holding in account.holdings():
             key = holding.key
             was = before.pop(key, None)
-            if was is not None and was is not holding:
-                holding.shared = was.shared
+            if was is not None:
                 if holding.until < was.until and was.shared is not None:
                     self.outbox.bury(key, was.until)
                 if holding.until == was.until and holding.reasons == was.reasons:
