@@ -50,7 +50,6 @@ _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _TO_TABLE, _GOTO, _NOTHING = 1, 2, 3
 _PROTOCOL = 110
 _LO = 1
-_MAIN_TABLE = 254
 
 
 class Link(NamedTuple):

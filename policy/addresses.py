@@ -68,11 +68,6 @@ def from_packed(packed: bytes) -> str:
     return str(ipaddress.IPv6Address(packed))
 
 
-def canonical_cidr(text: str) -> str:
-    """Return the canonical text of a CIDR or single address; ``ValueError`` if host bits are set."""
-    return str(ipaddress.ip_network(text.strip()))
-
-
 def cidr_set(cidr: str) -> AddressSet:
     """Return the addresses of a CIDR (or of one address); ``ValueError`` if it is none."""
     network = ipaddress.ip_network(cidr, strict=False)

@@ -79,10 +79,6 @@ class FakeKernel:
         self._text["nameward"] += "# meddled"
         self._events.add("changed")
 
-    def lose_events(self) -> None:
-        """The monitor's buffer overflows."""
-        self._events.add("lost")
-
     def install(self, text: str) -> None:
         """Replace the policy table by this text's; uplinks alone are filled. The bridges' table likewise."""
         if "table bridge nameward {" in text:
@@ -197,14 +193,8 @@ class FakeKernel:
 
     def elements(self, name: str) -> list[InstalledElement]:
         """As ``Kernel.elements``."""
-        return self._elements("nameward", name)
-
-    def guard_elements(self, name: str) -> list[InstalledElement]:
-        """What is in a set of the guard (the real one cannot be asked, tests want to)."""
-        return self._elements("nameward_guard", name)
-
-    def _elements(self, table: str, name: str) -> list[InstalledElement]:
-        if name not in self._tables.get(table, {}):
+        table = self._tables.get("nameward", {})
+        if name not in table:
             raise KernelRejected(errno.ENOENT)
         now = self._now()
         return [
@@ -214,7 +204,7 @@ class FakeKernel:
                 None if held.until is None else round((held.until - now) * 1000),
                 held.element.comment,
             )
-            for held in self._tables[table][name].values()
+            for held in table[name].values()
             if not held.is_over(now)
         ]
 
