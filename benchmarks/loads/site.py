@@ -160,9 +160,9 @@ class Node:
         environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has its bytecode
         self._process = subprocess.Popen(argv, stdout=self._log, stderr=self._log, env=environ)
         self.ready_s = 0.0
-        """From start to "READY=1": it enforces, and has seen its pods' packets meet its rules."""
+        """From start to "READY=1": it enforces, has seen pods' packets meet its rules, and answers."""
         self.serving_s = 0.0
-        """From start to a resolver that has the policy."""
+        """From start to a resolver that has told of the policy, too."""
 
     def wait(self, within_s: float) -> None:
         """Wait until it says that it enforces, and until the resolver has the policy too."""

@@ -100,7 +100,7 @@ class TestHandover:
             new = start("new")
             new.pid("enforcer")
             old.process.kill()
-            old.process.wait(10)
+            old.process.wait(60)
             until(lambda: all(ended(old.pid(kind)) for kind in ("enforcer", "resolver")))
             assert client.send(b"another") == 7  # else ECONNREFUSED: the socket had gone with its opener
         table = Path("/proc/net/udp").read_text().splitlines()
@@ -303,7 +303,7 @@ class TestHealth:
     def test_a_folder_that_is_not_there_is_said(self, start: Start) -> None:
         """At the start, with what to do."""
         running = start("old", HEALTH="/nowhere/health")
-        _, errors = running.process.communicate(timeout=20)
+        _, errors = running.process.communicate(timeout=60)
         assert running.process.returncode == 1
         assert "--health /nowhere/health: No such file or directory; name a path in a folder" in errors
 

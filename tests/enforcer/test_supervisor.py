@@ -57,7 +57,7 @@ def test_the_resolvers_code_is_loaded_while_the_enforcer_starts(running: Running
 
 
 @pytest.mark.parametrize("kind", ["enforcer", "resolver"])
-def test_a_killed_worker_is_back_within_200_ms_and_no_query_is_lost(running: Running, kind: str) -> None:
+def test_a_killed_worker_is_back_at_once_and_no_query_is_lost(running: Running, kind: str) -> None:
     """kill -9: a new process sits there at once; what was sent meanwhile waits in the socket."""
     assert running.process.stdout is not None
     port = int(running.process.stdout.readline())
@@ -77,7 +77,7 @@ def test_sigterm_ends_the_resolver_first_and_exits_0(running: Running) -> None:
     running.pid("enforcer")
     running.pid("resolver")
     running.process.terminate()
-    assert running.process.wait(10) == 0
+    assert running.process.wait(60) == 0
     assert running.told() == ["resolver ended", "enforcer ended"]
 
 
@@ -103,7 +103,7 @@ def test_a_worker_that_does_not_drain_is_killed(running: Running) -> None:
     running.pid("enforcer")
     running.pid("resolver")
     running.process.terminate()
-    _, errors = running.process.communicate(timeout=20)
+    _, errors = running.process.communicate(timeout=60)
     assert running.process.returncode == 0
     assert json.loads(errors.splitlines()[0])["event"] == "process.killed"
 
@@ -111,7 +111,7 @@ def test_a_worker_that_does_not_drain_is_killed(running: Running) -> None:
 @pytest.mark.parametrize("environ", [{"usage": "1"}])
 def test_a_configuration_that_a_worker_refuses_ends_everything_with_2(running: Running) -> None:
     """Starting it again would not help."""
-    assert running.process.wait(10) == 2
+    assert running.process.wait(60) == 2
 
 
 def test_one_runtime_folder_has_one_owner(running: Running, tmp_path: Path) -> None:
@@ -124,12 +124,12 @@ def test_one_runtime_folder_has_one_owner(running: Running, tmp_path: Path) -> N
     other = Running(second, {"RUNTIME": str(running.runtime)})
     try:
         running.process.terminate()
-        running.process.wait(10)
+        running.process.wait(60)
         other.pid("enforcer")
         assert lock.read_text() == f"{other.process.pid}\n"
     finally:
         other.process.terminate()
-        other.process.communicate(timeout=10)
+        other.process.communicate(timeout=60)
 
 
 def test_nobody_else_can_hold_the_lock(tmp_path: Path) -> None:
