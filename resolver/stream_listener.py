@@ -35,7 +35,7 @@ MESSAGES_PER_TURN = 32
 READ_BYTES = 16 * 1024
 PAUSE_S = 0.1  # in which nobody is accepted, for want of what no connection's end brings
 MAX_UNREAD_BYTES = 256 * 1024
-"""Replies waiting for a client that reads no more; beyond them it is cut."""
+"""Replies waiting for a client that reads no more: no question of it is taken, and late answers cut it."""
 _PREFIX_BYTES = 2
 _NO_ROOM = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
@@ -139,21 +139,15 @@ class StreamListener:
                 return
             self._was_cut = False
             owner = self._owner(peer[0])
-            if self._has_room(owner):
+            if self._per_client.get(owner, 0) < self.max_per_client:
                 self._take_in(descriptor, peer, owner)
             else:
                 self.refused += 1
                 transport.reset(descriptor)
 
-    def _has_room(self, owner: Hashable) -> bool:
-        """Say whether a client has less than its number; the idlest of all makes room for it."""
-        if self._per_client.get(owner, 0) >= self.max_per_client:
-            return False
+    def _take_in(self, descriptor: int, peer: transport.Peer, owner: Hashable) -> None:
         if len(self._connections) >= self.max_connections:
             self._cut_idlest()
-        return True
-
-    def _take_in(self, descriptor: int, peer: transport.Peer, owner: Hashable) -> None:
         self._last_via += 1
         connection = _Connection(self, descriptor, peer, owner, self._last_via)
         self._connections[self._last_via] = self._watched[descriptor] = connection
@@ -253,7 +247,7 @@ class _Connection:
         self.active_at = listener.reactor.seconds()
         self._client: Client | None = None
         self._pending = b""
-        self._replies: list[bytes] = []
+        self._replies = bytearray()
         self._rest = b""  # what the socket has not taken of replies
         self._late_bytes = 0  # of that, what came while it was full
         self._wanted = EPOLLIN
@@ -289,11 +283,14 @@ class _Connection:
     def _take_messages(self) -> None:
         """Take whole messages, a bounded number a turn; what is no possible query ends it."""
         self._turn = None
+        if self._rest:  # it asks on without reading: not before that has left
+            return
         self._owed += 1  # this turn's end
         listener, pending = self._listener, self._pending
         hit, source, now = listener.hit, self._peer[0] + STREAM, listener.reactor.seconds()
-        at, size = 0, len(pending)
-        for _ in range(MESSAGES_PER_TURN):
+        at, size, left = 0, len(pending), MESSAGES_PER_TURN
+        while left and len(self._replies) < MAX_UNREAD_BYTES:
+            left -= 1
             begin = at + _PREFIX_BYTES
             if size < begin:
                 break
@@ -331,15 +328,15 @@ class _Connection:
         """Send a reply with this turn's end; length and message in one segment (RFC 7766, 8)."""
         if not self._replies:
             self._listener.unsent.append(self)
-        self._replies.append(len(wire).to_bytes(_PREFIX_BYTES, "big"))
-        self._replies.append(wire)
+        self._replies += len(wire).to_bytes(_PREFIX_BYTES, "big")
+        self._replies += wire
         self._owed -= 1
 
     def flush(self) -> None:
         """Write this turn's replies, behind what the socket has not taken yet."""
         if not self._is_open:
             return
-        data = b"".join(self._replies)
+        data = bytes(self._replies)
         self._replies.clear()
         if self._rest:
             self._late_bytes += len(data)
@@ -362,6 +359,8 @@ class _Connection:
             return
         if not self._rest:
             self._late_bytes = 0
+            if self._wanted == EPOLLOUT and self._pending and self._turn is None:
+                self._turn = self._listener.reactor.callLater(0, self._take_messages)
         self.settle()
 
     def _touch(self, now: float) -> None:

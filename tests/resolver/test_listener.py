@@ -448,6 +448,31 @@ def test_prepared_replies_to_a_reader_that_never_reads_are_bounded(reactor, tcp)
         assert 0 < most <= stream_listener.MESSAGES_PER_TURN * 4002
 
 
+def test_long_answers_given_at_once_wait_for_their_reader(reactor, tcp):
+    """It asks much in one piece: no more is taken than it reads, it is not cut, and gets all in the end."""
+    one = tcp()
+    one.door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    taken = []
+    one.listener.received = lambda wire, client, now: (
+        taken.append(wire),
+        one.listener.reply(wire * 30_000, client),
+    )
+    wires = [b"%02d" % number for number in range(80)]
+    with one.connect() as sock:
+        sock.sendall(b"".join(map(message, wires)))
+        reactor.spin_for(0.1)
+        (connection,) = one.listener._connections.values()
+        assert len(connection._rest) < stream_listener.MAX_UNREAD_BYTES + 65_537
+        assert 1 < len(taken) < 8
+        sock.shutdown(socket.SHUT_WR)
+        expected, data = b"".join(message(wire * 30_000) for wire in wires), bytearray()
+        while len(data) < len(expected):
+            reactor.spin(lambda: readable(sock))
+            data += sock.recv(1 << 20)
+        assert data == expected
+        reactor.spin(lambda: is_closed(sock))
+
+
 def test_a_slow_reader_gets_all_in_order_and_asks_on(reactor, tcp):
     """What the socket did not take is sent when there is room, later replies behind it."""
     one = tcp()
