@@ -53,7 +53,7 @@ class RealApi(Client):
         """``Access`` of the administrator."""
         from enforcer.kube.access import from_kubeconfig
 
-        return from_kubeconfig(self.kubeconfig, "")
+        return from_kubeconfig(str(self.kubeconfig), "")
 
     @property
     def admin(self) -> Api:
@@ -66,7 +66,7 @@ class RealApi(Client):
         """``Access`` of a service account (see ``kubeconfig_as``)."""
         from enforcer.kube.access import from_kubeconfig
 
-        return from_kubeconfig(self.kubeconfig_as(namespace, name, pod=pod), "")
+        return from_kubeconfig(str(self.kubeconfig_as(namespace, name, pod=pod)), "")
 
     def refusal(self, *arguments: str, kubeconfig: Path | None = None, text: str = "") -> str:
         """The words with which kubectl failed. Raises AssertionError if it did not fail."""
