@@ -20,13 +20,6 @@ SCENES = (
 )
 
 
-def test_it_is_possible_without_nameward(bare: ClusterStage, found: str) -> None:
-    """The attacks work before; kube-proxy has rules of its own."""
-    step = play(scenes_attacks.BEFORE[0], bare)
-    assert step.ok, step.seen
-    assert "table ip kube-proxy" in found
-
-
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name.replace(" ", "-"))
 def test_a_scene_holds(stage: ClusterStage, scene: Scene[ClusterStage]) -> None:
     """Each as the demo shows it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from typing import Any
 
@@ -13,7 +12,7 @@ from enforcer.demo import places
 from enforcer.demo.kube.client import Json
 from enforcer.demo.kube.lab import ClusterLab
 from enforcer.demo.kube.scenes import ClusterStage
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import run, wait_until
 from policy.break_glass import REASON_MARK, UNTIL_MARK, rfc3339
 from policy.runtime.clock import wall_seconds
 
@@ -82,7 +81,7 @@ def test_the_inventory_of_the_cluster(stage: ClusterStage, lab: ClusterLab) -> N
     started = [sys.executable, "-c", "from enforcer.cli import main; main()", *argv]
 
     def rows() -> list[dict[str, Any]]:
-        done = subprocess.run(started, capture_output=True, text=True, timeout=120, check=False)
+        done = run(lab.node, started, timeout_s=120)
         assert done.returncode in (0, 1), done.stderr  # 1: a pod is uncontained
         found: list[dict[str, Any]] = json.loads(done.stdout)
         return found
