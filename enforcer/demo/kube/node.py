@@ -81,7 +81,9 @@ class Node:
     def set_network(self, plugins: list[dict[str, object]]) -> None:
         """Choose the CNI plugins of pods made from now on."""
         made = {"cniVersion": "0.4.0", "name": "lab", "plugins": plugins}
-        (self.folder / "cni" / "10-lab.conflist").write_text(json.dumps(made, indent=1))
+        written = self.folder / "cni" / "10-lab.new"
+        written.write_text(json.dumps(made, indent=1))
+        written.rename(written.with_suffix(".conflist"))  # containerd reads it at every change, half written too
 
     def start(self) -> None:
         """Start the node's programs; images of the sandbox are there before kubelet asks for them."""
