@@ -83,7 +83,7 @@ class Node:
         made = {"cniVersion": "0.4.0", "name": "lab", "plugins": plugins}
         written = self.folder / "cni" / "10-lab.new"
         written.write_text(json.dumps(made, indent=1))
-        written.rename(written.with_suffix(".conflist"))  # containerd reads it at every change, half written too
+        written.rename(written.with_suffix(".conflist"))  # containerd reads what is half written, too
 
     def start(self) -> None:
         """Start the node's programs; images of the sandbox are there before kubelet asks for them."""
