@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -29,9 +31,9 @@ def port(tmp_path: Path) -> Iterator[int]:
     assert "/etc/nameward-redis/password" in script
     here = script.replace("/etc/nameward-redis", str(tmp_path))
     here = here.replace("appendonly no", rf"appendonly no\nbind 127.0.0.1\nport {number}")
-    server = subprocess.Popen([*shell, here], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    server = subprocess.Popen([*shell, here], cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
     yield number
-    server.terminate()
+    os.killpg(server.pid, signal.SIGTERM)  # the shell, and the server behind its pipe
     server.wait(30)
 
 
