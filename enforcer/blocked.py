@@ -59,10 +59,10 @@ class _Kept(msgspec.Struct, array_like=True):
     told_at: float = float("-inf")
 
 
-_GroupKey = tuple[str, str, str, str, str, int | None, str]
+GroupKey = tuple[str, str, str, str, str, int | None, str]
 _Pod = tuple[str, str]
 _encode = msgspec.msgpack.Encoder().encode
-_read_key = msgspec.msgpack.Decoder(_GroupKey).decode
+_read_key = msgspec.msgpack.Decoder(GroupKey).decode
 _read_kept = msgspec.msgpack.Decoder(_Kept).decode
 _read_refused = msgspec.msgpack.Decoder(Refused).decode
 Listener = Callable[[Refused], None]
@@ -72,6 +72,19 @@ RETELL_S = 10.0
 """A group that goes on is logged this often, with its count since."""
 EVICTED_SHARE: Final = 64
 """Of who has the most one in so many goes at once: what is looked for then is found once for all of them."""
+
+
+def group_key(refused: Refused) -> GroupKey:
+    """Return what equal refusals of one pod have in common."""
+    return (
+        refused.kind,
+        refused.name,
+        refused.qtype,
+        refused.address,
+        refused.protocol,
+        refused.port,
+        refused.reason_class,
+    )
 
 
 class BlockedRecords:
@@ -95,7 +108,7 @@ class BlockedRecords:
         """Record it. Returns how many of its group the log should tell of now, 0 for none."""
         pod = refused.namespace, refused.pod
         groups = self._pods.setdefault(pod, {})
-        key = _key(refused)
+        key = _encode(group_key(refused))
         before = groups.pop(key, None)
         _, _, _, pod_ip, *_, policy, rule, reason, _, times, at = refused
         kept = _Kept(pod_ip, policy, rule, reason, times, at, first_at=at)
@@ -148,20 +161,6 @@ class BlockedRecords:
         """Call ``listener`` with every refusal from now on; the returned function ends that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
-
-
-def _key(refused: Refused) -> bytes:
-    return _encode(
-        (
-            refused.kind,
-            refused.name,
-            refused.qtype,
-            refused.address,
-            refused.protocol,
-            refused.port,
-            refused.reason_class,
-        )
-    )
 
 
 def _backwards(pod: _Pod, groups: dict[bytes, bytes]) -> Iterator[Group]:

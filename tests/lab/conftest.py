@@ -9,10 +9,10 @@ import pytest
 from enforcer.demo import places, prerequisites, shared
 from enforcer.demo.cluster import running as running_cluster
 from enforcer.demo.failure import CannotRunHereError
-from enforcer.demo.lab import running
-from enforcer.demo.scenes import Stage, set_stage
+from enforcer.demo.scenes import Stage
 from enforcer.demo.scenes_nodes import NodesStage, set_nodes_stage
 from enforcer.demo.stub import Stub
+from tests.lab.staged import staged
 
 FOREIGN_RULES = """
 table ip cluster {
@@ -36,13 +36,8 @@ table inet firewall {
 @pytest.fixture(scope="session")
 def open_stage() -> Iterator[Stage]:
     """A whole lab in which nothing is enforced; its pods ask the outside name server directly."""
-    try:
-        prerequisites.require()
-    except CannotRunHereError as error:
-        pytest.skip(str(error))
-    with running(enforced=False) as lab:
-        stage = set_stage(lab)
-        for pod in lab.pods.values():
+    with staged() as stage:
+        for pod in stage.lab.pods.values():
             pod.stub = Stub(pod.space, places.UPSTREAM4)
         yield stage
 
@@ -50,14 +45,9 @@ def open_stage() -> Iterator[Stage]:
 @pytest.fixture(scope="session")
 def stage() -> Iterator[Stage]:
     """A whole lab with ``nameward node`` enforcing, beside foreign rules that it has to leave alone."""
-    try:
-        prerequisites.require()
-    except CannotRunHereError as error:
-        pytest.skip(str(error))
-    with running(enforced=False) as lab:
-        made = set_stage(lab)
-        lab.add_foreign_rules(FOREIGN_RULES)
-        lab.ward.start()
+    with staged() as made:
+        made.lab.add_foreign_rules(FOREIGN_RULES)
+        made.lab.ward.start()
         yield made
 
 

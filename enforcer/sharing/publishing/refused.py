@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from enforcer.blocked import Group, Refused
+from enforcer.blocked import Group, GroupKey, Refused, group_key
 from enforcer.sharing.records.formats import BlockedRecord
 from enforcer.sharing.records.keys import Keys
 from enforcer.sharing.records.resp import packed, pexpire
@@ -23,7 +23,6 @@ A_SECOND = 200.0
 HISTORY_PIECE = 20
 LENGTH = 10_000
 LIFE_MS = 24 * 3600 * 1000
-_Key = tuple[str, str, str, str, str, int | None, str]
 
 
 class Waiting(NamedTuple):
@@ -43,7 +42,7 @@ class RefusedFeed:
         self._session = session
         self._now = now
         self._ago = ago
-        self._pods: dict[str, dict[_Key, Waiting]] = {}
+        self._pods: dict[str, dict[GroupKey, Waiting]] = {}
         self._count = 0
         self._allowance = A_SECOND
         self._seen_at = now()
@@ -115,15 +114,7 @@ class RefusedFeed:
     def _put(self, waiting: Waiting) -> None:
         refused = waiting.refused
         pod = f"{refused.namespace}/{refused.pod}"
-        key = (
-            refused.kind,
-            refused.name,
-            refused.qtype,
-            refused.address,
-            refused.protocol,
-            refused.port,
-            refused.reason_class,
-        )
+        key = group_key(refused)
         groups = self._pods.setdefault(pod, {})
         before = groups.get(key)
         if before is not None:
