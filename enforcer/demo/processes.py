@@ -135,6 +135,14 @@ def uid_of(pid: int) -> int | None:
     return next((int(line.split()[2]) for line in lines if line.startswith("Uid:")), None)
 
 
+def comm_of(pid: int) -> str | None:
+    """Return what the kernel calls a process, None if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return None
+
+
 def wait_until(condition: Callable[[], bool], deadline_s: float, pause_s: float = 0.01) -> bool:
     """Poll ``condition`` until it is true or ``deadline_s`` seconds have passed."""
     limit_at = time.monotonic() + deadline_s

@@ -14,7 +14,7 @@ import pytest
 
 from enforcer.demo import places
 from enforcer.demo.pods import Pod
-from enforcer.demo.processes import LONG_S, descendants, uid_of, wait_until
+from enforcer.demo.processes import LONG_S, comm_of, descendants, uid_of, wait_until
 from enforcer.demo.scenes import Stage
 from enforcer.demo.ward import Ward
 from tests.lab.staged import staged
@@ -33,12 +33,8 @@ def stage() -> Iterator[Stage]:
 
 def resolvers(ward: Ward) -> dict[str, int]:
     """Their process ids, by what the kernel calls them."""
-    found = {}
-    for pid in descendants(ward.pid)[1:]:
-        if uid_of(pid):
-            with open(f"/proc/{pid}/comm", encoding="ascii") as comm:
-                found[comm.read().strip()] = pid
-    return found
+    unprivileged = [pid for pid in descendants(ward.pid)[1:] if uid_of(pid)]
+    return {comm: pid for pid in unprivileged if (comm := comm_of(pid))}
 
 
 def both(ward: Ward) -> dict[str, int]:
