@@ -15,6 +15,7 @@ from enforcer import adoption, announcements
 from enforcer.authority import Authority, admitted_of
 from enforcer.bridge import Bridge
 from enforcer.bridging import Bridging
+from enforcer.clearing import Clearing
 from enforcer.desired import Claims, Fixed, Host, claims, desired_elements, identities, known_before
 from enforcer.doors import FlowsDoor, HostDoor, KernelDoor, OffLoop
 from enforcer.elements import Add, Change, Element
@@ -63,7 +64,6 @@ class Reconciler:
         self._kernel = kernel
         self._installation = installation
         self._bridging = bridging
-        self._flows = flows
         self._host_door = host
         self._ledger = ledger
         self._journal = journal
@@ -71,12 +71,12 @@ class Reconciler:
         self._records = records
         self.fixed = fixed
         self.on_revoke: OnRevoke = on_revoke
-        self._off_loop = off_loop
         self._now = now
         self._published = published
         self._admitted = admitted
         self._identities: dict[bytes, Identity] = {}
-        self._round, self._deciders = 0, {}
+        self._deciders = {}
+        self._clearing = Clearing(flows, off_loop, self._cleared)
         self._host = Host({}, ())
         self._interfaces: dict[bytes, str] = {}
         self._around: tuple[tuple[str, ...], tuple[Bridge, ...]] | None = None
@@ -303,54 +303,43 @@ class Reconciler:
         coming: frozenset[bytes],
         gone: list[bytes],
     ) -> None:
-        """Delete old flows off the loop; then, unless something newer happened, admit who came."""
-        self._round += 1
-        this_round = self._round
+        """Have old flows deleted; then, unless something newer says otherwise, admit who came."""
+        self._waiting = snapshot, claimed, wanted
         self.coming = coming
-        stale = [*coming, *gone]
-        if not stale:
-            return
+        self.trouble = self.trouble if coming else ""
+        self._clearing.follow({source: wanted[source] for source in coming}, gone)
 
-        def done(trouble: str) -> None:
-            if this_round != self._round:
-                return
+    def _cleared(self, sources: frozenset[bytes], trouble: str) -> None:
+        """Admit those whose flows are deleted, and who are coming still."""
+        if trouble:
             self.trouble = trouble
-            if trouble:
-                self._records.tell("pods.not_admitted", "error", reason=trouble)
-            else:
-                self._admitted_now(snapshot, claimed, wanted)
-
-        self._off_loop(lambda: self._forgotten(stale), done)
-
-    def _forgotten(self, stale: list[bytes]) -> str:
-        """Delete what conntrack holds; in a thread. Returns why it could not."""
-        try:
-            self._flows.delete_flows(stale)
-        except OSError as error:
-            return f"old connections cannot be deleted ({error.strerror}): is nf_conntrack_netlink loaded?"
-        return ""
+            self._records.tell("pods.not_admitted", "error", reason=trouble)
+        elif sources:
+            self._admitted_now(sources, *self._waiting)
 
     def retry(self) -> None:
         """Try again to admit those whose admission failed."""
         if self.trouble and self.snapshot is not None:
             self.apply(self.snapshot)
 
-    def _admitted_now(self, snapshot: Snapshot, claimed: Claims, wanted: Mapping[bytes, Identity]) -> None:
-        coming, self.coming = self.coming, frozenset()
-        if not coming:
-            return
+    def _admitted_now(
+        self, sources: frozenset[bytes], snapshot: Snapshot, claimed: Claims, wanted: Mapping[bytes, Identity]
+    ) -> None:
+        coming = self.coming - sources
         desired = desired_elements(
-            snapshot, claimed, self._host, fixed=self.fixed, admitted=wanted, coming=frozenset()
+            snapshot, claimed, self._host, fixed=self.fixed, admitted=wanted, coming=coming
         )
         try:
             self._installation.commit(desired, (), ())
         except KernelRejected as refused:
             self.kernel_errors += 1
-            self.coming = coming
+            self._clearing.again(sources)
             self.trouble = f"the kernel refused to admit pods: {refused}"
             self._records.tell("kernel.refused", "error", reason=str(refused))
             return
-        for source in coming:
+        self.coming = coming
+        self.trouble = self.trouble if coming else ""
+        for source in sources:
             identity = self._identities[source] = wanted[source]
             account = self._ledger.open_account(identity)
             self._journal.admitted(account.tag)

@@ -218,6 +218,45 @@ def test_a_newer_snapshot_overtakes_an_admission_under_way(tmp_path: Path) -> No
     assert {each.key for each in rig.kernel.elements("governed4")} == {to_packed(B.addresses[0])}
 
 
+def test_who_comes_later_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """Pods come faster than conntrack is walked: each walk admits whom it was begun for, two do for all."""
+    rig = Rig(tmp_path)
+    pods = [
+        msgspec.structs.replace(B, name=f"p{n}", uid=f"uid-{n}", addresses=(f"100.64.0.{n}",))
+        for n in range(10, 30)
+    ]
+    rig.begin()
+    for count in range(1, len(pods) + 1):
+        rig.apply(POLICY, pods=tuple(pods[:count]))
+    assert len(rig.threads) == 1
+    work, done = rig.threads.popleft()
+    done(work())
+    assert set(rig.ledger.accounts) == {to_packed(pods[0].addresses[0])}
+    assert len(rig.threads) == 1
+    rig.run_threads()
+    assert rig.admissions == 2
+    assert set(rig.ledger.accounts) == {to_packed(pod.addresses[0]) for pod in pods}
+    assert sorted(rig.flows.deleted) == sorted(rig.ledger.accounts)
+
+
+def test_who_became_another_during_the_walk_is_walked_for_again(tmp_path: Path) -> None:
+    """Also who was not there in between: what he may have opened meanwhile is not his."""
+    rig = Rig(tmp_path)
+    rig.begin().apply(POLICY)
+    again = msgspec.structs.replace(B, uid="uid-b2")
+    rig.apply(POLICY, pods=(again,))
+    rig.apply(POLICY, pods=(A, again))
+    work, done = rig.threads.popleft()
+    done(work())
+    assert not rig.ledger.accounts
+    assert not rig.kernel.elements("governed4")
+    rig.flows.deleted.clear()
+    rig.run_threads()
+    assert set(rig.flows.deleted) == set(rig.ledger.accounts) == {
+        to_packed(text) for pod in (A, again) for text in pod.addresses
+    }
+
+
 @pytest.mark.parametrize("harm", ["flush", "meddle"])
 def test_drift_is_repaired_with_all_elements_and_their_remaining_times(rig: Rig, harm: str) -> None:
     """Somebody's ``nft flush ruleset``, or a rule he added."""
