@@ -114,19 +114,18 @@ class Kernel:
     def _exchange(self, sent: transaction.Batch) -> None:
         self._socket.send(sent.data)
         worst: NetlinkRefused | None = None
-        while True:
-            found = self._socket.receive_answers(sent.last_seq)
-            if found is None and worst is None:
-                return
-            for answer in found or ():
-                if answer.type != NLMSG_ERROR or not sent.first_seq <= answer.seq <= sent.last_seq + 1:
-                    continue
-                worst = worst or refusal(answer)
-                if answer.seq in (sent.first_seq, sent.last_seq):
-                    if worst is None:
-                        return
-                    index = transaction.refused_change(sent, worst.seq, worst.offset)
-                    raise KernelRejected(worst.errno or errno.EIO, index, worst.strerror or "")
+        while (found := self._socket.receive_answers(sent.last_seq)) is not None:
+            answers = [
+                each
+                for each in found
+                if each.type == NLMSG_ERROR and sent.first_seq <= each.seq <= sent.last_seq + 1
+            ]
+            worst = next(filter(None, (worst, *map(refusal, answers))), None)
+            if any(each.seq in (sent.first_seq, sent.last_seq) for each in answers):
+                break
+        if worst is not None:
+            index = transaction.refused_change(sent, worst.seq, worst.offset)
+            raise KernelRejected(worst.errno or errno.EIO, index, worst.strerror or "")
 
     def install(self, text: str) -> None:
         """Run nft text (``ruleset.structure``, ``bridge.bridge_table``) as one transaction.

@@ -108,6 +108,12 @@ class KernelContract:
         refused = self.refused(built, [*many, Remove("grants4", NEXT)])
         assert (refused.errno, refused.index) == (errno.ENOENT, 3000)
 
+    def test_a_refusal_of_one_set_is_heard_though_the_last_is_acknowledged(self, built):
+        """The acknowledgement of the last message says nothing of those before it."""
+        caught = self.refused(built, [Remove("grants4", KEY), Add(Element("live4", KEY))])
+        assert (caught.errno, caught.index) == (errno.ENOENT, 0)
+        assert not built.elements("live4")
+
     def test_an_expired_element_is_gone_and_cannot_be_removed(self, built):
         """Removing it fails with ENOENT, adding it works."""
         built.commit([Add(grant(timeout_ms=50))])
