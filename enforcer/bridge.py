@@ -7,15 +7,15 @@ led to the bridge itself (its hardware address is put on the frame), so that the
 through the inet table, also between two ports. Invariant: no IP packet of a governed pod crosses
 the bridge; what cannot be led home is dropped.
 
-The table holds its elements in its text: it changes when a pod comes or goes, as one transaction.
+What the sets hold changes when a pod comes or goes, as one transaction; the rest with the layout alone.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from enforcer.bridge_sets import TARGET, Contents, Entry, declarations
 from enforcer.layout import BRIDGE_TABLE, FAMILIES, MULTICAST_MEMBERSHIP, Layout, chain, log
 
 
@@ -89,21 +89,45 @@ def located(bridged: Bridged, interfaces: Mapping[bytes, str]) -> dict[bytes, st
     return {address: port for address, port in found.items() if port}
 
 
-def bridge_table(
+def contents(
     layout: Layout,
     bridged: Bridged,
     pods: Mapping[bytes, bool],
     ports: Mapping[bytes, str],
     ready: Iterable[str] | None = None,
-) -> str:
-    """Return text that replaces ``bridge nameward``.
+) -> Contents:
+    """Return what the table's sets hold.
 
     ``pods``: every address that pods of this node claim, and whether it is governed; ``ports``: as
     ``located``. ``ready``: the bridges that the inet table knows already (None: all), for to others
     nothing is led.
     """
+    homes = bridged.names if ready is None else set(ready)
+    behind = set(ports.values())
+    own = {address for bridge in bridged.bridges for address in bridge.addresses}
+    every = [(bridge, port) for bridge in bridged.bridges for port in bridge.ports]
+    found: dict[str, set[Entry]] = {
+        "aside": {(name,) for name in bridged.aside},
+        "named": {(port.name,) for bridge, port in every if _is_named(layout, bridge)},
+        "ports": {(name,) for name in behind},
+        # a pod reaches others by its own hardware address; the node's view of it is the port's peer
+        "hardware": {(port.name, port.hardware) for _, port in every if port.name in behind},
+        "home": {(port.name, bridge.hardware) for bridge, port in every if bridge.name in homes},
+        "target6": {(port, address) for address, port in ports.items() if len(address) == 16},
+        "taken6": {(address,) for address in {*own, *pods} if len(address) == 16},
+    }
+    for size, v in ((4, 4), (16, 6)):
+        found[f"source{v}"] = {(port, address) for address, port in ports.items() if len(address) == size}
+        found[f"pods{v}"] = {(address,) for address in pods if len(address) == size}
+        found[f"governed{v}"] = {(address,) for address, is_ in pods.items() if is_ and len(address) == size}
+        found[f"ours{v}"] = {(address,) for address in own if len(address) == size}
+    return {name: frozenset(entries) for name, entries in found.items()}
+
+
+def bridge_table(layout: Layout, held: Contents) -> str:
+    """Return text that replaces ``bridge nameward``, with what its sets hold."""
     lines = [
-        *_sets(layout, bridged, pods, ports, ready),
+        *declarations(held),
         "counter forged { }",
         "counter astray { }",
         *chain("forged", ['counter name "forged"', log("forged", layout, "10/second"), "drop"]),
@@ -122,43 +146,6 @@ def bridge_table(
 
 _QUESTIONS = "nd-neighbor-solicit, nd-router-solicit"
 _NEIGHBOURS = f"icmpv6 type {{ {_QUESTIONS}, {MULTICAST_MEMBERSHIP} }}"
-_TARGET = "@th,64,128"
-"""Target of a neighbour advertisement (RFC 4861 4.4); nft 1.0.6 has no word for it."""
-
-
-def _sets(
-    layout: Layout,
-    bridged: Bridged,
-    pods: Mapping[bytes, bool],
-    ports: Mapping[bytes, str],
-    ready: Iterable[str] | None,
-) -> list[str]:
-    homes = bridged.names if ready is None else set(ready)
-    behind = set(ports.values())
-    own = {address for bridge in bridged.bridges for address in bridge.addresses}
-    every = [(bridge, port) for bridge in bridged.bridges for port in bridge.ports]
-    # a pod reaches others by its own hardware address; the node's view of it is the port's peer
-    hardware = [f'"{port.name}" . {_mac(port.hardware)}' for _, port in every if port.name in behind]
-    lines = [
-        _set("aside", "type ifname", (f'"{name}"' for name in bridged.aside)),
-        _set("named", "type ifname", (f'"{port.name}"' for b, port in every if _is_named(layout, b))),
-        _set("ports", "type ifname", (f'"{name}"' for name in behind)),
-        _set("hardware", "type ifname . ether_addr", hardware),
-        _map(f'"{p.name}" : {_mac(b.hardware)}' for b, p in every if b.name in homes),
-    ]
-    for size, v, kind in ((4, 4, "ipv4_addr"), (16, 6, "ipv6_addr")):
-        mine = {address: port for address, port in ports.items() if len(address) == size}
-        lines += [
-            _set(f"source{v}", f"type ifname . {kind}", (f'"{p}" . {_ip(a)}' for a, p in mine.items())),
-            _set(f"pods{v}", f"type {kind}", (_ip(a) for a in pods if len(a) == size)),
-            _set(f"governed{v}", f"type {kind}", (_ip(a) for a, g in pods.items() if g and len(a) == size)),
-            _set(f"ours{v}", f"type {kind}", (_ip(a) for a in own if len(a) == size)),
-        ]
-    targets = (f'"{p}" . 0x{a.hex()}' for a, p in ports.items() if len(a) == 16)
-    taken = (f"0x{a.hex()}" for a in {*own, *pods} if len(a) == 16)
-    lines.append(_set("target6", f"typeof iifname . {_TARGET}", targets))
-    lines.append(_set("taken6", f"typeof {_TARGET}", taken))
-    return lines
 
 
 def _arrival() -> list[str]:
@@ -205,8 +192,8 @@ def _ipv4(layout: Layout) -> list[str]:
 def _ipv6(layout: Layout) -> list[str]:
     known = ["ip6 saddr @governed6 goto home", "goto arrive"]
     advert = [
-        f"iifname . {_TARGET} @target6 accept",
-        f"{_TARGET} @taken6 goto forged",
+        f"iifname . {TARGET} @target6 accept",
+        f"{TARGET} @taken6 goto forged",
         "@th,64,16 & 0xffc0 == 0xfe80 accept",
         "iifname @ports goto forged",
         "accept",
@@ -288,20 +275,3 @@ def _from_ports(layout: Layout, verdict: str) -> list[str]:
     kinds = [f'meta iifkind "{kind}" {verdict}' for kind in layout.pod_interface_kinds if kind != "bridge"]
     names = [f'iifname "{name}" {verdict}' for name in layout.pod_interface_names]
     return [*kinds, *names, f"iifname @named {verdict}"]
-
-
-def _set(name: str, kind: str, elements: Iterable[str]) -> str:
-    said = ", ".join(sorted(set(elements)))
-    return f"set {name} {{ {kind};{f' elements = {{ {said} }};' if said else ''} }}"
-
-
-def _map(elements: Iterable[str]) -> str:
-    return _set("home", "type ifname : ether_addr", elements).replace("set", "map", 1)
-
-
-def _ip(address: bytes) -> str:
-    return str(ipaddress.ip_address(address))
-
-
-def _mac(hardware: bytes) -> str:
-    return hardware.hex(":")

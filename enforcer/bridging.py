@@ -2,14 +2,17 @@
 
 Owns ``bridge nameward`` in the kernel and what the host last said about bridges. Never decides who
 is a pod. Invariant: a source is let through on its pod's port before the inet table admits it, and
-nothing is led to a bridge that the inet table does not know for a pods' bridge.
+nothing is led to a bridge that the inet table does not know for a pods' bridge. A change of pods or
+ports is a change of elements, as large as what changed; the structure is installed when it is not what
+stands, or when the kernel refuses the change (somebody else's hand was in the table).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from enforcer.bridge import Bridge, Bridged, bridge_table, located, pods_bridges
+from enforcer.bridge import Bridge, Bridged, bridge_table, contents, located, pods_bridges
+from enforcer.bridge_sets import Contents, plan
 from enforcer.doors import KernelDoor
 from enforcer.kernel import KernelRejected
 from enforcer.layout import Layout
@@ -21,19 +24,24 @@ class Bridging:
     def __init__(self, kernel: KernelDoor, layout: Layout) -> None:
         self._kernel = kernel
         self._layout = layout
+        self._structure = bridge_table(layout, {})
         self._bridged = Bridged()
-        self._text = ""
-        self._fingerprint = ""
+        self._held: Contents = {}
+        self._built = ""
+        """The structure that stands, without elements; "" before the first."""
+        self._fingerprint: str | None = ""
+        """None: what stands is not known, for the kernel refused to have it replaced."""
         self._refused = ""
 
     def begin(self) -> None:
         """Keep what an earlier enforcer left; else take every unknown port for a closed one."""
         if not self._kernel.bridge_fingerprint():
-            self._install(bridge_table(self._layout, Bridged(), {}, {}))
+            self._install({})
 
     def change(self, layout: Layout) -> None:
         """Take another layout; ``bring`` installs it."""
         self._layout = layout
+        self._structure = bridge_table(layout, {})
 
     def look(self, found: Iterable[Bridge], uplinks: Iterable[str]) -> tuple[str, ...]:
         """Keep what the host says now; return the names of the pods' bridges."""
@@ -47,21 +55,30 @@ class Bridging:
     def bring(
         self, pods: Mapping[bytes, bool], ports: Mapping[bytes, str], ready: Iterable[str] | None = None
     ) -> None:
-        """Install what follows, if it is not what stands; arguments as ``bridge_table``'s."""
-        self._install(bridge_table(self._layout, self._bridged, pods, ports, ready))
+        """Bring about what follows from this; arguments as those of ``contents``."""
+        wanted = contents(self._layout, self._bridged, pods, ports, ready)
+        if self._built != self._structure or self._fingerprint is None:
+            self._install(wanted)
+            return
+        try:
+            self._kernel.commit_bridge(plan(self._held, wanted))
+        except KernelRejected:
+            self._install(wanted)
+        self._held = wanted
 
     def restore(self, *, deep: bool) -> bool:
-        """Put the table back as it was installed; True if it was not. ``deep``: its elements, too."""
+        """Put the table back as it was brought; True if it was not. ``deep``: its elements, too."""
         was_changed = not self.is_built
-        if self._text and (was_changed or deep):
-            text, self._text = self._text, ""
-            self._install(text)
+        if self._built and (was_changed or deep):
+            self._install(self._held)
         return was_changed
 
     @property
     def is_built(self) -> bool:
         """Say whether the table is as it was installed, or could never be."""
-        return bool(self._refused) or not self._text or self._kernel.bridge_fingerprint() == self._fingerprint
+        return (
+            bool(self._refused) or not self._built or self._kernel.bridge_fingerprint() == self._fingerprint
+        )
 
     @property
     def doubts(self) -> list[str]:
@@ -74,15 +91,14 @@ class Bridging:
             ]
         return [] if self.is_built else ["the bridge table is not in the kernel as it was built"]
 
-    def _install(self, text: str) -> None:
-        if text == self._text:
-            return
+    def _install(self, held: Contents) -> None:
         try:
-            self._kernel.install(text)
+            self._kernel.install(bridge_table(self._layout, held))
         except KernelRejected as refused:
-            if self._text or self._kernel.bridge_fingerprint():
+            if self._built or self._kernel.bridge_fingerprint():
+                self._fingerprint = None
                 raise
             self._refused = (refused.strerror or str(refused)).splitlines()[0]
             return
-        self._text, self._refused = text, ""
+        self._held, self._built, self._refused = held, self._structure, ""
         self._fingerprint = self._kernel.bridge_fingerprint()

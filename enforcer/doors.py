@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from enforcer.bridge import Bridge
+from enforcer.bridge_sets import Turn
 from enforcer.elements import Change, InstalledElement
 from enforcer.ways import Ended
 
@@ -25,6 +26,9 @@ class KernelDoor(Protocol):
 
     def commit_ends(self, ended: Sequence[Ended]) -> None:
         """Make sure that these live elements are gone, or raise ``KernelRejected``."""
+
+    def commit_bridge(self, turns: Sequence[Turn]) -> None:
+        """Change the sets of the table between a bridge's ports, or raise ``KernelRejected``."""
 
     def install(self, text: str) -> None:
         """Replace the policy table, or the one between a bridge's ports."""

@@ -17,7 +17,8 @@ from typing import Literal, NamedTuple
 
 import nftables
 
-from enforcer import foreign, transaction
+from enforcer import bridge_batch, foreign, transaction
+from enforcer.bridge_sets import Turn
 from enforcer.elements import Change, Element, InstalledElement, Remove, Renew
 from enforcer.layout import BRIDGE_TABLE, GUARD_TABLE, TABLE
 from enforcer.netlink import (
@@ -110,6 +111,12 @@ class Kernel:
         if ended:
             first = self._socket.next_seq(4 * len(ended) + 4)
             self._exchange(transaction.ends(self._table, ended, first))
+
+    def commit_bridge(self, turns: Sequence[Turn]) -> None:
+        """As ``commit`` for the sets of the table in the bridge family; a refusal names no change."""
+        if turns:
+            first = self._socket.next_seq(bridge_batch.messages_of(turns))
+            self._exchange(bridge_batch.batch(turns, first))
 
     def _exchange(self, sent: transaction.Batch) -> None:
         self._socket.send(sent.data)

@@ -6,8 +6,9 @@ import errno
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from enforcer.bridge_sets import Entry, Turn
 from enforcer.elements import (
     PREFIX_SETS,
     RANGE_SETS,
@@ -21,10 +22,28 @@ from enforcer.elements import (
 from enforcer.kernel import Capabilities, Event, KernelRejected
 from enforcer.plan import absence
 from enforcer.ways import Ended, Grant, changes_of
+from policy.addresses import to_packed
 
 _SET = re.compile(r"^\s*set (\w+) \{ type ([^;]+);(.*)\}$", re.MULTILINE)
 _FILLED = re.compile(r"add element inet \w+ (uplinks) \{ ([^}]*) \}")
+_ELEMENTS = re.compile(r" elements = \{ [^}]*\};")
+_HELD = re.compile(r"^\s*(?:set|map) (\w+) \{ [^;]+; elements = \{ ([^}]*) \}; \}$", re.MULTILINE)
 _SIZE = re.compile(r"size (\d+)")
+
+
+def _between_ports(text: str) -> Iterator[tuple[str, Entry]]:
+    """Read the elements of a bridge table's text."""
+    for name, said in _HELD.findall(text):
+        for element in said.split(", "):
+            yield name, tuple(map(_value, re.split(r" [.:] ", element)))
+
+
+def _value(word: str) -> str | bytes:
+    if word.startswith('"'):
+        return word.strip('"')
+    if re.fullmatch(r"(\w\w:){5}\w\w", word):
+        return bytes.fromhex(word.replace(":", ""))
+    return bytes.fromhex(word[2:]) if word.startswith("0x") else to_packed(word)
 
 
 class _Held:
@@ -58,6 +77,9 @@ class FakeKernel:
         self.no_bridges = False
         """This kernel has no bridge family."""
         self.bridge_texts: list[str] = []
+        self.bridge_commits: list[tuple[Turn, ...]] = []
+        self.between_ports: set[tuple[str, Entry]] = set()
+        """What the sets of the bridges' table hold: name and element."""
         self.commits: list[tuple[Change, ...]] = []
 
     def close(self) -> None:
@@ -70,9 +92,14 @@ class FakeKernel:
 
     def flush(self) -> None:
         """Somebody runs ``nft flush ruleset``: the policy table goes, the owned guard stays."""
-        self._text.pop("bridge", None)
+        self.flush_bridge()
         if self._drop("nameward"):
             self._events.add("gone")
+
+    def flush_bridge(self) -> None:
+        """Somebody deletes the bridges' table."""
+        self._text.pop("bridge", None)
+        self.between_ports.clear()
 
     def meddle(self) -> None:
         """Somebody adds a rule to the policy table."""
@@ -86,9 +113,21 @@ class FakeKernel:
                 raise KernelRejected(errno.EOPNOTSUPP)
             self._installs += 1
             self.bridge_texts.append(text)
-            self._text["bridge"] = f"{self._installs} {text}"
+            self._text["bridge"] = f"{self._installs} {_ELEMENTS.sub('', text)}"
+            self.between_ports = set(_between_ports(text))
             return
         self._install("nameward", text)
+
+    def commit_bridge(self, turns: Sequence[Turn]) -> None:
+        """As ``Kernel.commit_bridge``: all or nothing, and what is not there cannot go."""
+        if not turns:
+            return
+        gone = {(each.set, each.entry) for each in turns if not each.comes}
+        if "bridge" not in self._text or not gone <= self.between_ports:
+            raise KernelRejected(errno.ENOENT)
+        self.bridge_commits.append(tuple(turns))
+        self.between_ports -= gone
+        self.between_ports |= {(each.set, each.entry) for each in turns if each.comes}
 
     def install_guard(self, text: str) -> None:
         """Replace the guard table."""

@@ -6,9 +6,11 @@ import os
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from enforcer.bridge import Bridge, Bridged, Port, bridge_table, located, pods_bridges
+from enforcer.bridge import Bridge, Bridged, Port, bridge_table, contents, located, pods_bridges
+from enforcer.bridge_sets import plan
 from enforcer.bridging import Bridging
 from enforcer.layout import Layout
 from policy.addresses import to_packed
@@ -37,7 +39,7 @@ def text_of(case: str) -> str:
     """The table of one case."""
     layout, bridged = TEXTS[case]
     ports = located(bridged, BEHIND)
-    return bridge_table(layout, bridged, PODS if ports else {}, ports)
+    return bridge_table(layout, contents(layout, bridged, PODS if ports else {}, ports))
 
 
 @pytest.mark.parametrize("case", TEXTS)
@@ -64,7 +66,7 @@ def test_a_bridge_is_the_pods_by_its_ports_or_its_name_and_never_an_uplink():
     assert pods_bridges(named, [BRIDGE, BARE], ["eth0"]).names == ("virbr0",)
     found = pods_bridges(Layout(), [BRIDGE, BARE], ["cni0"])
     assert found == Bridged((), ("veth1", "veth2"))
-    assert '"veth1", "veth2"' in bridge_table(Layout(), found, {}, {})
+    assert contents(Layout(), found, {}, {})["aside"] == {("veth1",), ("veth2",)}
 
 
 def test_an_address_at_two_ports_is_at_none():
@@ -93,8 +95,7 @@ def test_pods_behind_a_bridge_are_admitted_at_their_ports(tmp_path):
     (key,) = [each.key for each in rig.kernel.elements("bridges")]
     assert key.rstrip(b"\0") == b"cni0"
     assert {each.key[:4] for each in rig.kernel.elements("podsrc4")} == {b"cni0"}
-    assert '"veth1" . 100.64.0.2' in rig.kernel.bridge_texts[-1]
-    assert '"veth1" : 02:00:00:00:00:01' in rig.kernel.bridge_texts[-1]
+    assert {("source4", ("veth1", A4)), ("home", ("veth1", BRIDGE.hardware))} <= rig.kernel.between_ports
     assert not rig.bridging.doubts
 
 
@@ -105,7 +106,7 @@ def test_a_pod_whose_port_is_not_known_waits_and_is_found(tmp_path):
     rig.settled_with(policy(permit("api.example.com")))
     assert A4 not in rig.ledger.accounts
     assert rig.reconciler.portless == {A4: "cni0", A6: "cni0"}
-    assert '"veth1" . 100.64.0.2' not in rig.kernel.bridge_texts[-1]
+    assert ("source4", ("veth1", A4)) not in rig.kernel.between_ports
     rig.host.found = [BRIDGE]
     rig.reconciler.look_for_ports()
     rig.run_threads()
@@ -125,27 +126,98 @@ def test_another_port_is_another_identity(tmp_path):
 
 
 def test_nothing_is_led_home_before_the_inet_table_knows_the_bridge(tmp_path):
-    """The first text has sources and no way home, the second both."""
+    """What is brought first has sources and no way home, then the way home comes alone."""
     rig = bridged_rig(tmp_path)
     rig.settled_with()
-    texts = rig.kernel.bridge_texts
-    ways = ["map home { type ifname : ether_addr; }" in text for text in texts]
-    assert ways == [True, True, False]
-    assert '"veth1" . 100.64.0.2' in texts[1]
+    first, then = rig.kernel.bridge_commits
+    assert ("source4", ("veth1", A4)) in {(each.set, each.entry) for each in first}
+    assert "home" not in {each.set for each in first}
+    assert {each.set for each in then} == {"home"}
+
+
+def test_pods_that_come_change_what_changed_of_them_and_install_nothing(tmp_path):
+    """Twenty, one after the other, with events that change nothing in between: no text, nothing needless."""
+    rig = bridged_rig(tmp_path).settled_with()
+    texts, commits = len(rig.kernel.bridge_texts), len(rig.kernel.bridge_commits)
+    pods, ports = [A, B], [PA, PB]
+    for number in range(10, 30):
+        address = to_packed(f"100.64.0.{number}")
+        ports.append(Port(f"veth{number}", "veth", frozenset({address}), bytes((2, 0xAA, 0, 0, 0, number))))
+        pods.append(
+            msgspec.structs.replace(B, name=f"p{number}", uid=f"u{number}", addresses=(f"100.64.0.{number}",))
+        )
+        rig.host.renamed[address] = "cni0"
+        rig.host.found = [BRIDGE._replace(ports=tuple(ports))]
+        for _ in range(5):
+            rig.reconciler.host_changed()
+        rig.apply(pods=tuple(pods))
+        rig.run_threads()
+    assert len(rig.ledger.accounts) == len(A.addresses) + 21
+    assert len(rig.kernel.bridge_texts) == texts
+    turns = rig.kernel.bridge_commits[commits:]
+    assert [sorted(each.set for each in turn) for turn in turns] == 20 * [
+        ["home"],
+        ["governed4", "hardware", "pods4", "ports", "source4"],
+    ]
+
+
+def test_a_refused_change_is_brought_by_the_whole_table(tmp_path):
+    """Somebody took an element that is to go: the table is what it should be all the same."""
+    rig = bridged_rig(tmp_path).settled_with()
+    rig.kernel.between_ports.remove(("home", ("veth2", BRIDGE.hardware)))
+    rig.host.found = [BRIDGE._replace(hardware=bytes.fromhex("020000000009"))]
+    texts = len(rig.kernel.bridge_texts)
+    rig.reconciler.host_changed()
+    assert len(rig.kernel.bridge_texts) == texts + 1
+    assert {entry for name, entry in rig.kernel.between_ports if name == "home"} == {
+        ("veth1", bytes.fromhex("020000000009")),
+        ("veth2", bytes.fromhex("020000000009")),
+    }
+
+
+def test_a_table_that_can_be_neither_changed_nor_replaced_is_in_doubt_until_it_is(tmp_path):
+    """What the kernel holds is not known then: the next look replaces it whole, whatever it changes."""
+    rig = bridged_rig(tmp_path).settled_with()
+    rig.kernel.flush_bridge()
+    rig.kernel.no_bridges = True
+    rig.host.found = [BRIDGE._replace(hardware=bytes.fromhex("020000000009"))]
+    rig.reconciler.host_changed()
+    assert rig.reconciler.kernel_errors
+    assert rig.bridging.doubts
+    rig.kernel.no_bridges = False
+    rig.reconciler.host_changed()
+    assert not rig.bridging.doubts
+    assert ("home", ("veth1", bytes.fromhex("020000000009"))) in rig.kernel.between_ports
+
+
+def test_a_plan_makes_one_what_the_other_is():
+    """Taken from what was, in any order; what goes is before what comes."""
+    layout, bridged = TEXTS["bridge"]
+    one = contents(layout, bridged, PODS, located(bridged, BEHIND))
+    other = contents(
+        layout, Bridged((BRIDGE._replace(ports=(PB,), hardware=b"\2\0\0\0\0\7"),)), {B4: True}, {B4: "veth2"}
+    )
+    assert plan(one, one) == []
+    turns = plan(one, other)
+    assert [each.comes for each in turns] == sorted(each.comes for each in turns)
+    held = {(name, entry) for name, entries in one.items() for entry in entries}
+    for turn in turns:
+        (held.add if turn.comes else held.remove)((turn.set, turn.entry))
+    assert held == {(name, entry) for name, entries in other.items() for entry in entries}
 
 
 def test_a_changed_bridge_table_is_put_back(tmp_path):
     """A flush takes it along; so does an address of the bridge that changes."""
     rig = bridged_rig(tmp_path).settled_with()
-    text = rig.kernel.bridge_texts[-1]
+    held = set(rig.kernel.between_ports)
     rig.kernel.flush()
     assert rig.bridging.doubts
     assert "bridge table" in rig.reconciler.repair(deep=False)
-    assert rig.kernel.bridge_texts[-1] == text
+    assert rig.kernel.between_ports == held
     assert not rig.bridging.doubts
     rig.host.found = [BRIDGE._replace(hardware=bytes.fromhex("020000000009"))]
     rig.reconciler.host_changed()
-    assert '"veth1" : 02:00:00:00:00:09' in rig.kernel.bridge_texts[-1]
+    assert ("home", ("veth1", bytes.fromhex("020000000009"))) in rig.kernel.between_ports
 
 
 def test_without_a_bridge_family_bridged_pods_are_refused_and_others_live(tmp_path):

@@ -252,9 +252,11 @@ def test_who_became_another_during_the_walk_is_walked_for_again(tmp_path: Path) 
     assert not rig.kernel.elements("governed4")
     rig.flows.deleted.clear()
     rig.run_threads()
-    assert set(rig.flows.deleted) == set(rig.ledger.accounts) == {
-        to_packed(text) for pod in (A, again) for text in pod.addresses
-    }
+    assert (
+        set(rig.flows.deleted)
+        == set(rig.ledger.accounts)
+        == {to_packed(text) for pod in (A, again) for text in pod.addresses}
+    )
 
 
 @pytest.mark.parametrize("harm", ["flush", "meddle"])

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import pytest
 
-from enforcer.bridge import bridge_table, located, pods_bridges
+from enforcer.bridge import bridge_table, contents, located, pods_bridges
+from enforcer.bridge_sets import Turn, plan
 from enforcer.elements import Add, Element, Endpoint, KnownPod, Remove, interface_key, node_elements
-from enforcer.kernel import Kernel
+from enforcer.kernel import Kernel, KernelRejected
 from enforcer.nflog import DeniedPacket, Nflog
 from enforcer.ruleset import Layout
 from tests.kernel.conftest import (
@@ -86,7 +87,7 @@ class BridgedNode(Node):
         assert bridged.names == ("br0",)
         pods = {pack(pod_address(n, v)): n != "u" for n in "abu" for v in (4, 6)}
         self.ports = located(bridged, dict.fromkeys(pods, "br0"))
-        return bridge_table(self.layout, bridged, pods, self.ports)
+        return bridge_table(self.layout, contents(self.layout, bridged, pods, self.ports))
 
     def elements(self) -> dict[str, dict[bytes, Element]]:
         """Pods are admitted by the bridge."""
@@ -382,7 +383,51 @@ def test_an_uplink_bridge_is_nobodys(node, lab, wire):
     assert bridged.aside == ("pa", "pb", "pc", "pu")
     key = interface_key("br0")
     node.kernel.commit([Remove("bridges", key), Add(Element("uplinks", key))])
-    node.kernel.install(bridge_table(node.layout, bridged, {}, {}))
+    node.kernel.install(bridge_table(node.layout, contents(node.layout, bridged, {}, {})))
     server = wire.server(4, socket.SOCK_DGRAM, 7, where="u")
     frame(lab, "c", lab.hardware("u"), 0x0800, udp_packet(OTHER[4], pod_address("u", 4), 53, 7, b"x"))
     assert heard(server) == b"x"
+
+
+def test_a_change_of_elements_is_what_the_whole_text_would_be(node, lab):
+    """Every set, both ways, more elements than one message holds, and another way home for a port."""
+    layout, routes = node.layout, node.routes
+    bridged = pods_bridges(layout, routes.bridges(), routes.uplinks())
+    (bridge,) = bridged.bridges
+    pods = {pack(pod_address(n, v)): n != "u" for n in "abu" for v in (4, 6)}
+    before = contents(layout, bridged, pods, located(bridged, dict.fromkeys(pods, "br0")))
+    moved = bridge._replace(
+        hardware=b"\2\0\0\0\0\x77", addresses=frozenset({pack("10.9.9.9"), pack("fd99::9")})
+    )
+    other = dict.fromkeys((pack(f"10.244.{n >> 8}.{n & 255}") for n in range(1200)), True)
+    other |= {pack(pod_address("a", v)): True for v in (4, 6)}
+    at = {pack(pod_address("a", v)): "pb" for v in (4, 6)}
+    named = Layout(resolver_uid=RESOLVER_UID, pod_interface_kinds=(), pod_interface_names=("br0",))
+    after = contents(named, bridged._replace(bridges=(moved,), aside=("veth9",)), other, at)
+    assert {name for name, entries in after.items() if not entries} == set()
+    listed = []
+    for one, two in ((before, after), (after, before)):
+        node.kernel.install(bridge_table(layout, two))
+        listed.append(lab.nft("list table bridge nameward"))
+        node.kernel.install(bridge_table(layout, one))
+        stands = node.kernel.bridge_fingerprint()
+        node.kernel.commit_bridge(plan(one, two))
+        assert _sorted(lab.nft("list table bridge nameward")) == _sorted(listed[-1])
+        assert node.kernel.bridge_fingerprint() == stands
+
+
+def test_a_change_that_cannot_be_made_whole_is_not_made(node, lab):
+    """What is not there cannot go, and nothing comes then."""
+    with pytest.raises(KernelRejected):
+        node.kernel.commit_bridge(
+            [Turn("ports", ("nobody",), comes=False), Turn("ports", ("px",), comes=True)]
+        )
+    assert "px" not in lab.nft("list set bridge nameward ports")
+    lab.nft("delete table bridge nameward")
+    with pytest.raises(KernelRejected):
+        node.kernel.commit_bridge([Turn("ports", ("px",), comes=True)])
+
+
+def _sorted(listing: str) -> list[str]:
+    """The words of a listing, for nft lists the elements of a set in no order."""
+    return sorted(listing.replace(",", " ").split())
