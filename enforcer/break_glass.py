@@ -86,8 +86,8 @@ class Openings:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is open and what is refused, each a sentence."""
-        return tuple(_sentence(held) for _, held in sorted(self._held.items()) if held.state != "over")
+        """What is refused, each a sentence; what is open is said when the kernel has it (``said_open``)."""
+        return tuple(_refusal(held) for _, held in sorted(self._held.items()) if held.state == "refused")
 
     def _judged(self, asked: Asked, longest_s: float, now: float, wall: float) -> _Held:
         glass = asked.glass
@@ -144,13 +144,16 @@ def _asked(marks: Mapping[str, Mapping[str, str]], is_governed: Callable[[str], 
     return found
 
 
-def _sentence(held: _Held) -> str:
+def _refusal(held: _Held) -> str:
     glass = held.asked.glass
-    if held.state == "refused":
-        return (
-            f"namespace {glass.namespace} asks for break-glass until {glass.until}, which is refused: "
-            f"{held.why}; write an earlier {UNTIL_MARK}, or remove it"
-        )
+    return (
+        f"namespace {glass.namespace} asks for break-glass until {glass.until}, which is refused: "
+        f"{held.why}; write an earlier {UNTIL_MARK}, or remove it"
+    )
+
+
+def said_open(glass: BreakGlass) -> str:
+    """Say what is open, a sentence."""
     because = glass.reason or "no reason was given"
     return f"namespace {glass.namespace} is open by break-glass until {glass.until}: {because}"
 

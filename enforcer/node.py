@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 from enforcer.authority import Authority
 from enforcer.blocked import BlockedRecords
-from enforcer.break_glass import Openings
+from enforcer.break_glass import Openings, said_open
 from enforcer.desired import local_pods, unadmitted
 from enforcer.doors import OffLoop
 from enforcer.inspection import Row
@@ -314,6 +314,7 @@ class Node:
             said += [_sentence(each) for each in seen.loaded.findings if each.severity == "error"]
         if snapshot is not None:
             said += snapshot.problems
+            said += [said_open(glass) for glass in snapshot.world.break_glass]
             said += [
                 f"pod {pod.key} is declared and not admitted: {self._missing_way(pod)}"
                 for pod in self.unadmitted
@@ -367,7 +368,7 @@ class Node:
             ("nameward_kernel_errors_total", ()): reconciler.kernel_errors + self._authority.kernel_errors,
             ("nameward_ruleset_repairs_total", ()): self.repairs(),
             ("nameward_redis_up", ()): self.shared.state == "up",
-            ("nameward_break_glass_namespaces", ()): len(self.openings.open),
+            ("nameward_break_glass_namespaces", ()): len(snapshot.world.break_glass) if snapshot else 0,
             ("nameward_log_records_suppressed_total", ()): self.refusals.budget.suppressed,
             **self.shared.counts,
             **self.reports.counts,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 from prometheus_client import generate_latest
 
 from enforcer.blocked import BlockedRecords
-from enforcer.break_glass import SLACK_S, Openings
+from enforcer.break_glass import SLACK_S, Openings, said_open
+from enforcer.doors import OffLoop
 from enforcer.inventory import Inventory
-from enforcer.node import Node
+from enforcer.node import Later, Node
 from enforcer.sources import Seen
 from policy.break_glass import REASON_MARK, UNTIL_MARK, BreakGlass, rfc3339
 from policy.manifest import Loaded
@@ -69,8 +71,9 @@ def test_it_begins_and_ends_by_itself(looker: Looker) -> None:
     """Open until its time, told twice, with who gave which reason; never again after it."""
     asked = marks(HOUR_S)
     assert looker.look(asked) == ["mcp"]
-    assert "namespace mcp is open by break-glass until" in looker.openings.problems[0]
-    assert "incident 7" in looker.openings.problems[0]
+    assert "namespace mcp is open by break-glass until" in said_open(looker.openings.open[0])
+    assert "incident 7" in said_open(looker.openings.open[0])
+    assert looker.openings.problems == ()
     looker.wait(HOUR_S - 10)
     assert looker.look(asked) == ["mcp"]
     assert looker.openings.next_look_s(looker.now) == pytest.approx(10.0)
@@ -191,11 +194,13 @@ def test_many_namespaces_are_bounded(looker: Looker) -> None:
     assert looker.look(asked) == [f"n{number:05}" for number in range(1000)]
 
 
-def test_the_node_opens_and_closes(tmp_path: Path) -> None:
-    """From annotations to a snapshot, and back when the loop's timer says that its time has come."""
-    rig = Rig(tmp_path).begin()
-    timers: list[tuple[float, Callable[[], None]]] = []
-    node = Node(
+def _node(
+    tmp_path: Path,
+    rig: Rig,
+    off_loop: OffLoop = lambda work, done: done(work()),
+    later: Later = lambda delay_s, call: None,
+) -> Node:
+    return Node(
         settings=load_settings(None, {"NAMEWARD_POLICY_GOVERNEDNAMESPACES": "mcp"}),
         version="1",
         ledger=rig.ledger,
@@ -205,11 +210,24 @@ def test_the_node_opens_and_closes(tmp_path: Path) -> None:
         records=rig.records,
         openings=Openings(tmp_path / "break-glass", rig.records),
         addresses=frozenset,
-        off_loop=lambda work, done: done(work()),
-        later=lambda delay_s, call: timers.append((delay_s, call)),
+        off_loop=off_loop,
+        later=later,
         now=rig.clock,
         pending=lambda: 0,
     )
+
+
+def _says_open(node: Node) -> tuple[bool, bool]:
+    """What ``status`` says and what the metric does."""
+    said = any("open by break-glass" in each for each in node.status()["problems"])
+    return said, "nameward_break_glass_namespaces 1.0" in generate_latest(node.metrics.registry).decode()
+
+
+def test_the_node_opens_and_closes(tmp_path: Path) -> None:
+    """From annotations to a snapshot, and back when the loop's timer says that its time has come."""
+    rig = Rig(tmp_path).begin()
+    timers: list[tuple[float, Callable[[], None]]] = []
+    node = _node(tmp_path, rig, later=lambda delay_s, call: timers.append((delay_s, call)))
     until = rfc3339(wall_seconds() + HOUR_S)
     loaded = Loaded((policy(permit("a.com")),), (POD,), (), {}, (), {"mcp": {UNTIL_MARK: until}})
     node.source_seen(Seen(loaded, complete=True, problems=(), detected_at=rig.clock()))
@@ -217,8 +235,7 @@ def test_the_node_opens_and_closes(tmp_path: Path) -> None:
     snapshot = rig.reconciler.snapshot
     assert snapshot is not None
     assert snapshot.decide(POD, "b.com", None, "tcp", 443).permitted
-    assert any("open by break-glass" in each for each in node.status()["problems"])
-    assert "nameward_break_glass_namespaces 1.0" in generate_latest(node.metrics.registry).decode()
+    assert _says_open(node) == (True, True)
     [(delay_s, look)] = timers
     assert delay_s == 30.0
     rig.clock.at += HOUR_S
@@ -229,7 +246,35 @@ def test_the_node_opens_and_closes(tmp_path: Path) -> None:
     assert snapshot.decide(POD, "a.com", None, "tcp", 443).permitted
     assert not snapshot.decide(POD, "b.com", None, "tcp", 443).permitted
     assert len(timers) == 1
-    assert "nameward_break_glass_namespaces 0.0" in generate_latest(node.metrics.registry).decode()
+    assert _says_open(node) == (False, False)
+
+
+def test_it_is_said_to_be_open_as_long_as_the_kernel_has_it_open(tmp_path: Path) -> None:
+    """Not before it is, and until what closes it is compiled and the kernel has taken it."""
+    rig = Rig(tmp_path).begin()
+    compiling: list[Callable[[], None]] = []
+    node = _node(tmp_path, rig, off_loop=lambda work, done: compiling.append(lambda: done(work())))
+
+    def seen(annotations: Marks) -> None:
+        loaded = Loaded((policy(permit("a.com")),), (POD,), (), {}, (), annotations)
+        node.source_seen(Seen(loaded, complete=True, problems=(), detected_at=rig.clock()))
+
+    def compiled() -> None:
+        compiling.pop()()
+        rig.run_threads()
+
+    seen({"mcp": {UNTIL_MARK: rfc3339(wall_seconds() + HOUR_S)}})
+    assert _says_open(node) == (False, False)
+    compiled()
+    assert _says_open(node) == (True, True)
+    seen({})
+    assert _says_open(node) == (True, True)
+    rig.kernel.refuse(errno.ENOMEM)
+    compiled()
+    assert _says_open(node) == (True, True)
+    node.renew()
+    compiled()
+    assert _says_open(node) == (False, False)
 
 
 def test_the_inventory_says_it() -> None:
