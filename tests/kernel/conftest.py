@@ -11,7 +11,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -38,6 +38,10 @@ WORLD = {4: "45.1.0.2", 6: "2600:1::2"}
 OTHER = {4: "8.8.4.4", 6: "2600:9::9"}
 NODE = {4: "45.1.0.1", 6: "2600:1::1"}
 RESOLVER_UID = 65353
+PATIENCE_S = 30.0
+"""How long a slow machine may take for what comes at once."""
+SILENCE_S = 0.3
+"""How long is waited for what must not come."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -137,7 +141,7 @@ class Lab:
         family = socket.AF_INET if version == 4 else socket.AF_INET6
         with self.inside(name):
             made = socket.socket(family, kind, proto)
-        made.settimeout(3)
+        made.settimeout(PATIENCE_S)
         if kind == socket.SOCK_STREAM:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if bind:
@@ -237,7 +241,7 @@ class Wire:
             made.listen(16)
         return made
 
-    def connect(self, pod: str, version: int, address: str, port: int, *, wait_s: float = 0.4) -> str:
+    def connect(self, pod: str, version: int, address: str, port: int, *, wait_s: float = PATIENCE_S) -> str:
         """Try TCP: ``open``, ``refused`` (reset), ``silence`` or the error's name."""
         made = self.keep(self.lab.socket(pod, version, socket.SOCK_STREAM))
         made.settimeout(wait_s)
@@ -253,7 +257,7 @@ class Wire:
         """Open a UDP socket in a namespace."""
         return self.keep(self.lab.socket(pod, version, socket.SOCK_DGRAM, bind=bind))
 
-    def ping(self, pod: str, version: int, address: str, *, wait_s: float = 0.4) -> bool:
+    def ping(self, pod: str, version: int, address: str, *, wait_s: float = PATIENCE_S) -> bool:
         """Send one ICMP echo and say whether the reply came."""
         number = socket.IPPROTO_ICMP if version == 4 else socket.IPPROTO_ICMPV6
         made = self.keep(self.lab.socket(pod, version, socket.SOCK_RAW, number))
@@ -300,11 +304,24 @@ def outcome(attempt) -> str:
     return "open"
 
 
-def heard(receiver: socket.socket, wait_s: float = 0.3) -> bytes | None:
+def heard(receiver: socket.socket, wait_s: float = PATIENCE_S) -> bytes | None:
     """One datagram, or None if none comes."""
     if not select.select([receiver], [], [], wait_s)[0]:
         return None
     return receiver.recv(65535)
+
+
+def is_silent(receiver: socket.socket, wait_s: float = SILENCE_S) -> bool:
+    """Say that nothing comes, and none has."""
+    return heard(receiver, wait_s) is None
+
+
+def until(what: Callable[[], object], wait_s: float = PATIENCE_S) -> None:
+    """Poll a condition: what a packet does to the kernel need not be done when it is sent."""
+    deadline = time.monotonic() + wait_s
+    while not what():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.01)
 
 
 def checksum(data: bytes) -> int:

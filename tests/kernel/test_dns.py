@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import threading
@@ -10,7 +11,18 @@ import pytest
 
 from enforcer.ruleset import Layout
 from enforcer.sockets import SocketRefused, open_dns_sockets
-from tests.kernel.conftest import NODE, OTHER, RESOLVER_UID, WORLD, heard, pod_address, udp_packet
+from tests.kernel.conftest import (
+    NODE,
+    OTHER,
+    PATIENCE_S,
+    RESOLVER_UID,
+    SILENCE_S,
+    WORLD,
+    heard,
+    is_silent,
+    pod_address,
+    udp_packet,
+)
 
 pytestmark = pytest.mark.kernel
 V = pytest.mark.parametrize("v", [4, 6])
@@ -24,10 +36,10 @@ class Echo:
         with lab.inside("node"):
             self.sockets = open_dns_sockets(port, RESOLVER_UID)
 
-    def udp(self, v: int) -> bytes | None:
-        """Answer one datagram, from the address it aimed at; return that address."""
+    def udp(self, v: int, wait_s: float = PATIENCE_S) -> bytes | None:
+        """Answer one datagram, from the address it aimed at; return that address, None if none comes."""
         made = self.sockets[f"udp{v}"]
-        if heard_nothing(made):
+        if not select.select([made], [], [], wait_s)[0]:
             return None
         data, ancillary, _, sender = made.recvmsg(65535, 256)
         body = ancillary[0][2]
@@ -40,9 +52,9 @@ class Echo:
     def tcp(self, v: int) -> str:
         """Accept one connection and answer it; return the address that was aimed at."""
         listener = self.sockets[f"tcp{v}"]
-        listener.settimeout(3)
+        listener.settimeout(PATIENCE_S)
         connection, _ = listener.accept()
-        connection.settimeout(3)
+        connection.settimeout(PATIENCE_S)
         connection.sendall(b"answer to " + connection.recv(100))
         aimed = connection.getsockname()[0]
         connection.close()
@@ -52,13 +64,6 @@ class Echo:
         """Close all."""
         for made in self.sockets.values():
             made.close()
-
-
-def heard_nothing(made: socket.socket) -> bool:
-    """Wait a little for a datagram without taking it."""
-    import select
-
-    return not select.select([made], [], [], 0.3)[0]
 
 
 @pytest.fixture
@@ -76,13 +81,13 @@ def test_questions_have_room_while_a_worker_starts_again(echo, v):
         assert echo.sockets[f"udp{v}"].getsockopt(socket.SOL_SOCKET, option) >= 16 << 20
 
 
-def ask_udp(wire, echo, pod: str, v: int, server: str) -> bytes | None:
+def ask_udp(wire, echo, pod: str, v: int, server: str, *, wait_s: float = PATIENCE_S) -> bytes | None:
     """One question by UDP over a connected socket: an answer from elsewhere would not be heard."""
     client = wire.udp(pod, v)
     client.connect((server, 53))
     client.send(b"question")
-    echo.udp(v)
-    return heard(client)
+    echo.udp(v, wait_s)
+    return heard(client, wait_s)
 
 
 def ask_tcp(wire, echo, pod: str, v: int, server: str) -> bytes:
@@ -138,7 +143,7 @@ def test_a_forged_question_is_not(echo, wire, v):
     for pod in ("b", "c"):
         wire.raw(pod, udp_packet(pod_address("a", v), OTHER[v], 5000, 53, b"question"), OTHER[v])
     wire.raw("b", udp_packet(WORLD[v], OTHER[v], 5000, 53, b"question"), OTHER[v])
-    assert echo.udp(v) is None
+    assert echo.udp(v, SILENCE_S) is None
 
 
 def test_a_question_without_checksum_is_answered(echo, wire):
@@ -164,8 +169,8 @@ def test_nobody_reaches_the_resolvers_port_directly(echo, wire, v):
     """Only captured packets: not a pod's own, not the world's, not over TCP."""
     for where in ("a", "u", "world"):
         wire.udp(where, v).sendto(b"question", (NODE[v], 15353))
-    assert echo.udp(v) is None
-    assert wire.connect("world", v, NODE[v], 15353) == "silence"
+    assert echo.udp(v, SILENCE_S) is None
+    assert wire.connect("world", v, NODE[v], 15353, wait_s=SILENCE_S) == "silence"
 
 
 @V
@@ -177,7 +182,7 @@ def test_the_capturing_sockets_speak_to_pods_only(echo, node, wire, v):
     level, kind = (socket.IPPROTO_IP, 8) if v == 4 else (socket.IPPROTO_IPV6, 50)
     with pytest.raises(PermissionError):
         echo.sockets[f"udp{v}"].sendmsg([b"x"], [(level, kind, control)], 0, (WORLD[v], 9))
-    assert heard(victim) is None
+    assert is_silent(victim)
     assert node.kernel.counters()["fence"][0] == 1
 
 
@@ -188,9 +193,9 @@ def test_a_lost_rule_closes_and_opens_nothing(echo, node, wire, lab, v):
     assert node.routes.dns_rule_stands()
     node.routes.remove_dns_rule()
     assert not node.routes.dns_rule_stands()
-    assert ask_udp(wire, echo, "a", v, WORLD[v]) is None
-    assert ask_udp(wire, echo, "c", v, WORLD[v]) is None
-    assert heard(server) is None
+    assert ask_udp(wire, echo, "a", v, WORLD[v], wait_s=SILENCE_S) is None
+    assert ask_udp(wire, echo, "c", v, WORLD[v], wait_s=SILENCE_S) is None
+    assert is_silent(server)
     node.routes.install_dns_rule()
     node.routes.install_dns_rule()
     assert node.routes.dns_rule_stands()
@@ -203,7 +208,7 @@ def test_without_capture_port_53_is_denied(node, wire, v):
     """``dns.capture: false`` closes 53 as every other port; only ``dns.listen`` is left."""
     server = wire.server(v, socket.SOCK_DGRAM, 53, address=WORLD[v])
     wire.udp("a", v).sendto(b"question", (WORLD[v], 53))
-    assert heard(server) is None
+    assert is_silent(server)
     assert node.kernel.counters()["port"][0] == 1
 
 
@@ -224,7 +229,7 @@ def test_where_the_host_refuses_the_rule_rewriting_answers_too(echo, node, wire,
         wire.lab.nft("delete table ip kube\ndelete table inet nodelocal\ndelete table inet host")
     for where in ("a", "u", "world"):
         wire.udp(where, v).sendto(b"question", (NODE[v], 15353))
-    assert echo.udp(v) is None
+    assert echo.udp(v, SILENCE_S) is None
 
 
 FOREIGN = """
@@ -269,7 +274,7 @@ def test_foreign_tables_change_nothing(echo, wire, lab, v):
     try:
         assert ask_udp(wire, echo, "a", v, OTHER[v]) == b"answer to question"
         assert ask_tcp(wire, echo, "a", v, OTHER[v]) == b"answer to question"
-        assert heard(theirs[0]) is None
+        assert is_silent(theirs[0])
     finally:
         lab.nft("delete table ip kube\ndelete table inet nodelocal\ndelete table inet host")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from typing import NamedTuple
 
@@ -19,9 +18,11 @@ from tests.kernel.conftest import (
     RESOLVER_UID,
     WORLD,
     heard,
+    is_silent,
     outcome,
     pack,
     pod_address,
+    until,
 )
 
 pytestmark = pytest.mark.kernel
@@ -34,14 +35,6 @@ class P(NamedTuple):
     protocol: str
     first: int = 0
     last: int = 65535
-
-
-def until(what, wait_s: float = 5.0) -> None:
-    """Poll a condition."""
-    deadline = time.monotonic() + wait_s
-    while not what():
-        assert time.monotonic() < deadline, "not in time"
-        threading.Event().wait(0.01)
 
 
 @V
@@ -76,7 +69,7 @@ def test_a_noisy_pod_does_not_hide_another(node, wire, lab):
     with lab.inside("node"):
         log = Nflog(node.layout.nflog_group)
     try:
-        noisy = wire.udp("a", 4)
+        noisy, began_at = wire.udp("a", 4), time.monotonic()
         for _ in range(1000):
             try:
                 noisy.sendto(b"x", (WORLD[4], 9))
@@ -90,7 +83,7 @@ def test_a_noisy_pod_does_not_hide_another(node, wire, lab):
             return any(packet.source == pack(pod_address("b", 4)) for packet in seen)
 
         until(other_seen)
-        assert len(seen) < 250
+        assert len(seen) < 150 + 20 * (time.monotonic() - began_at)  # a burst of 100, then 20 a second
     finally:
         log.close()
 
@@ -108,7 +101,7 @@ def test_the_resolvers_user_reaches_its_upstreams_alone(node, wire, lab, v):
         assert heard(upstream) == b"question"
         for target in ((OTHER[v], 54), (WORLD[v], 53), (pod_address("a", v), 9)):
             outcome(lambda target=target: udp.sendto(b"leak", target))
-        assert heard(elsewhere) is None
+        assert is_silent(elsewhere)
         assert node.kernel.counters()["fence"][0] == 3
         wire.udp("world", v).sendto(b"asked", (NODE[v], 5300))
         until(lambda: heard(udp, 0.05) == b"asked" if _readable(udp) else False)
@@ -218,5 +211,4 @@ def test_icmp_errors_of_a_live_flow_come_through(node, wire):
     node.grant("a", WORLD[4], P("udp", 9999, 9999))
     client.connect((WORLD[4], 9999))
     client.send(b"nobody listens")
-    client.settimeout(1)
     assert outcome(lambda: client.recv(10)) == "refused"

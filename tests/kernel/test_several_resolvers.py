@@ -10,7 +10,7 @@ import pytest
 
 from enforcer.ruleset import Layout
 from enforcer.sockets import of_process, open_dns_sockets, open_listen_sockets, processes_of
-from tests.kernel.conftest import NODE, OTHER, RESOLVER_UID
+from tests.kernel.conftest import NODE, OTHER, PATIENCE_S, RESOLVER_UID
 
 pytestmark = pytest.mark.kernel
 V = pytest.mark.parametrize("v", [4, 6])
@@ -64,7 +64,7 @@ class Asked:
             socks = [each[name] for each in self.sets]
             found = []
             while len(found) < 5:
-                ready = select.select(socks, [], [], 3)[0]
+                ready = select.select(socks, [], [], PATIENCE_S)[0]
                 assert ready
                 for sock in ready:
                     found.append(socks.index(sock))
@@ -106,7 +106,7 @@ def test_pods_are_led_to_their_process(wire, node, opened, v):
         client = wire.udp(pod, v)
         client.connect((OTHER[v], 53))
         client.send(b"question")
-        ready = select.select([each[f"udp{v}"] for each in sets], [], [], 3)[0]
+        ready = select.select([each[f"udp{v}"] for each in sets], [], [], PATIENCE_S)[0]
         heard.setdefault(pod, set()).update(n for n, each in enumerate(sets) if each[f"udp{v}"] in ready)
         assert [sock.recv(10) for sock in ready] == [b"question"]
     assert sorted(map(tuple, heard.values())) == [(0,), (1,), (2,)]
