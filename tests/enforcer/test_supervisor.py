@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,13 +61,11 @@ def test_a_killed_worker_is_back_at_once_and_no_query_is_lost(running: Running, 
     assert running.process.stdout is not None
     port = int(running.process.stdout.readline())
     first, other = running.pid(kind), running.pid({"enforcer": "resolver", "resolver": "enforcer"}[kind])
-    killed_at = time.monotonic()
     os.kill(first, signal.SIGKILL)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect(("127.0.0.1", port))
         assert client.send(b"asked while nobody was there") == 28  # else ECONNREFUSED
     assert running.pid(kind, 1) != first
-    assert time.monotonic() - killed_at < 5  # generous: a timed test would be flaky; make bench measures it
     assert not ended(other)
 
 

@@ -85,7 +85,7 @@ class Enforcer:
     def end(self):
         """Close everything."""
         self._ended.set()
-        self._thread.join(5)
+        self._thread.join()
         self._listening.close()
 
     def _serve(self):
@@ -131,7 +131,7 @@ class Upstream:
     def end(self):
         """Close it."""
         self._ended.set()
-        self._thread.join(5)
+        self._thread.join()
         self.sock.close()
 
     def _serve(self):
@@ -174,10 +174,11 @@ class Running:
         port = self.upstream.sock.getsockname()[1]
         self.config.write_text(
             f"node: node-t\nruntimeDir: {self.folder}\npolicy: {{governedNamespaces: [obot-mcp]}}\n"
-            f"dns:\n  upstreams: ['127.0.0.1:{port}']\n  searchDomains: [lan]\n{more}"
+            f"dns:\n  upstreams: ['127.0.0.1:{port}']\n  searchDomains: [lan]\n"
+            f"  holdTimeout: 4s\n  deadline: 4.5s\n{more}"  # a slow machine loses nothing by it
         )
 
-    def wait(self, what, within_s=10.0):
+    def wait(self, what, within_s=60.0):
         """Poll until it is true."""
         deadline_at = time.monotonic() + within_s
         while not what():
@@ -195,7 +196,7 @@ class Running:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.bind((source, 0))
         sock.connect(("127.0.0.1", self.sockets["udp4"].getsockname()[1]))
-        sock.settimeout(5)
+        sock.settimeout(60)
         return sock
 
     def ask(self, name, *, source=POD):
@@ -209,7 +210,7 @@ class Running:
         """End everything that is left."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(5)
+        self.process.wait(60)
         self.enforcer.end()
         self.upstream.end()
         for one in self.sockets.values():
@@ -231,14 +232,14 @@ def running():
 
 
 def test_a_lookup_is_granted_before_it_is_answered(running):
-    """Permitted: asked upstream once, granted, answered; the second time answered from memory."""
-    for _ in range(3):
-        answer = running.ask("api.example.com")
-        assert answer.answer[0][0].address == ADDRESS
+    """Permitted: asked upstream, granted, answered; afterwards answered from memory, upstream or not."""
+    assert running.ask("api.example.com").answer[0][0].address == ADDRESS
+    running.upstream.end()
+    for _ in range(2):
+        assert running.ask("api.example.com").answer[0][0].address == ADDRESS
     (request,) = running.enforcer.of(GrantRequested)
     assert request.addresses == (socket.inet_aton(ADDRESS),)
     assert (request.pod_uid, request.source) == ("u1", socket.inet_aton(POD))
-    assert len(running.upstream.asked) == 1
 
 
 def test_blocked_lookups_are_recorded_and_counted(running):
@@ -258,7 +259,7 @@ def test_blocked_lookups_are_recorded_and_counted(running):
 def test_tcp_is_served_beside_udp(running):
     """Two pipelined queries on one connection are both answered."""
     with socket.create_connection(
-        ("127.0.0.1", running.sockets["tcp4"].getsockname()[1]), 5, (POD, 0)
+        ("127.0.0.1", running.sockets["tcp4"].getsockname()[1]), 60, (POD, 0)
     ) as sock:
         for name in ("api.example.com", "attacker.example.net"):
             wire = dns.message.make_query(name, "A").to_wire()
@@ -301,7 +302,7 @@ def test_sigterm_finishes_what_is_on_hold(running):
         request = running.enforcer.of(GrantRequested)[0]
         running.enforcer.send(GrantAnswered(request.id, request.generation, ("realized",), 120.0))
         assert dns.message.from_wire(sock.recv(4096)).answer
-    assert running.process.wait(5) == 0
+    assert running.process.wait(60) == 0
     assert running.log("authority.lost") == []
 
 
@@ -342,7 +343,7 @@ def test_a_configuration_that_cannot_be_used_is_exit_code_2(tmp_path):
         [sys.executable, "-m", "resolver", "--config", str(config)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
         cwd=Path(__file__).parents[2],
     )
@@ -355,7 +356,7 @@ def test_a_bug_ends_the_process_and_says_so(running):
     with Path("/dev/null").open("rb") as no_socket:
         running.enforcer.sockets = {"udp4": no_socket}
         running.enforcer.drop()
-        assert running.process.wait(10) == 1
+        assert running.process.wait(60) == 1
     (failed,) = running.log("resolver.failed")
     assert "OSError" in failed["reason"]
 
@@ -371,7 +372,7 @@ def test_preload_installs_no_reactor():
         "print(len(set(sys.modules) - before))\n"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True,
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True,
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert ran.stdout == "0\n"
