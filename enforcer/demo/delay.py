@@ -10,6 +10,7 @@ import contextlib
 import socket
 import threading
 
+from enforcer.demo.processes import LONG_S
 from enforcer.demo.spaces import Space
 
 _PIECE_BYTES = 65536
@@ -37,9 +38,9 @@ class Delay:
     def stop(self) -> None:
         """End every connection and the thread."""
         if self._thread.is_alive():
-            asyncio.run_coroutine_threadsafe(self._end_tasks(), self._loop).result(5)
+            asyncio.run_coroutine_threadsafe(self._end_tasks(), self._loop).result(LONG_S)
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(5)
+            self._thread.join(LONG_S)
         self._listener.close()
         if not self._loop.is_running():
             self._loop.close()

@@ -25,6 +25,7 @@ from pathlib import Path
 import enforcer
 from enforcer.demo import places
 from enforcer.demo.failure import LabFailureError
+from enforcer.demo.processes import LONG_S
 from enforcer.demo.spaces import Space
 from enforcer.demo.stub import TRIES, TRY_S
 
@@ -116,14 +117,14 @@ class Flood:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise LabFailureError(f"the load ended with code {self._process.wait(5)}")
+            raise LabFailureError(f"the load ended with code {self._process.wait(LONG_S)}")
         return Counts(**json.loads(line))
 
     def close(self) -> None:
         """End the process."""
         if self._process.poll() is None:
             self._process.kill()
-        self._process.wait(5)
+        self._process.wait(LONG_S)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):

@@ -11,6 +11,7 @@ import time
 
 from enforcer.demo import places
 from enforcer.demo.pods import Pod
+from enforcer.demo.processes import LONG_S
 
 _PATIENCE_S = 3.0
 """Room for the kernel to repeat a SYN (after 1 s) that was dropped while the rules were away."""
@@ -46,7 +47,7 @@ class Lookups:
     def stop(self) -> None:
         """End after the lookup in hand."""
         self._stopping.set()
-        self._thread.join(10)
+        self._thread.join(LONG_S)
 
 
 class Siege:
@@ -73,4 +74,4 @@ class Siege:
     def stop(self) -> None:
         """End after the try in hand."""
         self._stopping.set()
-        self._thread.join(10)
+        self._thread.join(LONG_S)

@@ -13,7 +13,7 @@ from functools import partial
 from enforcer.demo import places
 from enforcer.demo.failure import CannotRunHereError, LabFailureError
 from enforcer.demo.places import NodePlace
-from enforcer.demo.processes import output_of, wait_until
+from enforcer.demo.processes import LONG_S, output_of, wait_until
 from enforcer.demo.spaces import Space
 
 _QUIET = {"ipv6__conf__all__accept_dad": 0, "ipv6__conf__default__accept_dad": 0}
@@ -112,7 +112,7 @@ def lead(world: Space, addresses: Sequence[str], place: NodePlace) -> None:
 def _settle(*ends: tuple[Space, str]) -> None:
     """Wait until IPv6 is ready at both ends of a cable, as CNI plugins do (SettleAddresses)."""
     for space, interface in ends:
-        if not wait_until(partial(space.has_settled, interface), 5.0, 0.001):
+        if not wait_until(partial(space.has_settled, interface), LONG_S, 0.001):
             raise LabFailureError(f"IPv6 on {interface} of {space.name} does not become ready")
 
 

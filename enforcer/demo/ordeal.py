@@ -125,7 +125,7 @@ class Ordeal:
                 opened=self._siege.opened + self._siege.answered,
                 packets=self._stage.cluster.world.counted("attacker"),
                 tried=self._siege.tried,
-                broken=sum(not transfer.grows(2.0) for transfer in self._transfers),
+                broken=sum(not transfer.grows() for transfer in self._transfers),
             )
         finally:
             self._load.close()

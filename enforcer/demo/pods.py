@@ -16,12 +16,15 @@ from typing import NamedTuple
 
 from enforcer.demo import network, places
 from enforcer.demo.places import NodePlace
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import LONG_S, wait_until
 from enforcer.demo.spaces import Space
 from enforcer.demo.stub import Stub
 
 _TOTAL_RETRANS = 100
 """Offset of ``tcpi_total_retrans`` in the kernel's ``struct tcp_info`` (linux/tcp.h)."""
+
+
+_REFUSED, _PROHIBITED = "refused", "prohibited"
 
 
 class Attempt(NamedTuple):
@@ -32,6 +35,11 @@ class Attempt(NamedTuple):
     error: str = ""
     said: str = ""
     resent: int = 0
+
+    @property
+    def is_refused(self) -> bool:
+        """Say whether the pod was told so: a program goes on at once, and waits for no time-out."""
+        return self.error in {_REFUSED, _PROHIBITED}
 
     @property
     def outcome(self) -> str:
@@ -63,7 +71,7 @@ class Pod:
         self.stub = Stub(self.space)
         self.transfers: list[Transfer] = []
 
-    def connect(self, address: str, port: int = 443, wait_s: float = 1.0, source_port: int = 0) -> Attempt:
+    def connect(self, address: str, port: int = 443, wait_s: float = LONG_S, source_port: int = 0) -> Attempt:
         """Open a TCP connection, ask which server answers, close. ``source_port`` 0: any."""
         started_at = time.monotonic()
         with self.space.socket(_family(address), socket.SOCK_STREAM) as opened:
@@ -81,7 +89,7 @@ class Pod:
                 return Attempt(ok=False, took_s=time.monotonic() - started_at, error=_word(error))
         return Attempt(ok=True, took_s=time.monotonic() - started_at, said=said, resent=resent)
 
-    def echo(self, address: str, port: int = 443, wait_s: float = 1.0) -> Attempt:
+    def echo(self, address: str, port: int = 443, wait_s: float = LONG_S) -> Attempt:
         """Send one datagram and wait for it to come back."""
         started_at = time.monotonic()
         with self.space.socket(_family(address), socket.SOCK_DGRAM) as opened:
@@ -113,9 +121,9 @@ def _word(error: OSError) -> str:
     if isinstance(error, TimeoutError):
         return "no answer"
     if isinstance(error, ConnectionRefusedError | ConnectionResetError):
-        return "refused"
+        return _REFUSED
     if error.errno in {113, 101, 13, 1}:  # EHOSTUNREACH, ENETUNREACH, EACCES, EPERM
-        return "prohibited"
+        return _PROHIBITED
     return error.strerror or type(error).__name__
 
 
@@ -125,7 +133,7 @@ class Transfer:
     def __init__(self, space: Space, address: str, port: int) -> None:
         self.name = secrets.token_hex(8)
         self._opened = space.socket(_family(address), socket.SOCK_STREAM)
-        self._opened.settimeout(2)
+        self._opened.settimeout(LONG_S)
         try:
             self._opened.connect((address, port))
             self._opened.sendall(f"GET /stream/{self.name} HTTP/1.0\r\n\r\n".encode())
@@ -141,7 +149,7 @@ class Transfer:
         self._thread.start()
 
     def _run(self) -> None:
-        self._opened.settimeout(10)
+        self._opened.settimeout(LONG_S)
         try:
             while data := self._opened.recv(65536):
                 self.received += len(data)
@@ -156,7 +164,7 @@ class Transfer:
         """Say whether nothing has ended it yet."""
         return self.ended_at is None
 
-    def grows(self, within_s: float = 1.0) -> bool:
+    def grows(self, within_s: float = LONG_S) -> bool:
         """Say whether more octets arrive within ``within_s`` seconds."""
         before = self.received
         return wait_until(lambda: self.received > before or not self.running, within_s) and self.running
@@ -169,5 +177,5 @@ class Transfer:
         """End it from the pod's side."""
         with contextlib.suppress(OSError):
             self._opened.shutdown(socket.SHUT_RDWR)
-        self._thread.join(2)
+        self._thread.join(LONG_S)
         self._opened.close()

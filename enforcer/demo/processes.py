@@ -51,7 +51,7 @@ def run(
     space: Space,
     argv: Sequence[str],
     text: str = "",
-    timeout_s: float = 20.0,
+    timeout_s: float = LONG_S,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program in ``space`` to its end, ``text`` on its stdin; never raises for its exit code."""
@@ -78,7 +78,7 @@ def output_of(space: Space, argv: Sequence[str], text: str = "") -> str:
     return done.stdout
 
 
-def stop(process: subprocess.Popen[bytes], grace_s: float = 5.0) -> None:
+def stop(process: subprocess.Popen[bytes], grace_s: float = LONG_S) -> None:
     """End a program and everything that is left of its process group."""
     family = [process.pid, *descendants(process.pid)]
     if process.poll() is None:

@@ -11,18 +11,15 @@ import time
 from enforcer.conntrack import Conntrack
 from enforcer.demo import lab as labs
 from enforcer.demo import places
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import LONG_S, wait_until
 from enforcer.demo.scenes import Facts, Scene, Stage
-
-CUT_S = 5.0
-"""How long a change may take on a busy machine, from the file on disk to the last packet."""
 
 
 def outlives(stage: Stage, facts: Facts) -> None:
     """Expiry stops new connections only; the next lookup opens again."""
     address = stage.crm.stub.ask(places.SHORT).addresses[0]
     transfer = stage.crm.transfer(address)
-    expired = wait_until(lambda: not _granted(stage, places.SHORT), 10.0, 0.1)
+    expired = wait_until(lambda: not _granted(stage, places.SHORT), LONG_S, 0.1)
     facts.check(expired and transfer.grows(), f"grant gone, transfer goes on ({transfer.received} octets)")
     late = stage.crm.connect(address)
     facts.check(not late.ok, f"new connection without a lookup {late.outcome}")
@@ -47,10 +44,10 @@ def edit(stage: Stage, facts: Facts) -> None:
     edited_at = time.monotonic()
     domains = [name for name in labs.CRM_DOMAINS if name != places.SHOP]
     stage.lab.set_domains(labs.CRM_SERVER, [*domains, places.NEW])
-    ended = cut.ends(CUT_S)
+    ended = cut.ends(LONG_S)
     took_ms = (time.monotonic() - edited_at) * 1000
     facts.check(ended, f"the removed one {'ended' if ended else 'still ran'} {took_ms:.0f} ms after the edit")
-    opened = wait_until(lambda: bool(stage.crm.stub.ask(places.NEW).addresses), CUT_S)
+    opened = wait_until(lambda: bool(stage.crm.stub.ask(places.NEW).addresses), LONG_S)
     uploaded = stage.lab.world.uploaded(cut.name)
     attempt = stage.crm.connect(places.SITE_OF[places.NEW][0])
     facts.check(opened and attempt.ok, f"{places.NEW} {attempt.outcome}")
@@ -79,9 +76,9 @@ def pod_goes(stage: Stage, facts: Facts) -> None:
         "before: a grant and a transfer",
     )
     lab.remove_pod(temp)
-    gone = wait_until(lambda: not lab.ward.grants(temp.name), CUT_S, 0.02)
+    gone = wait_until(lambda: not lab.ward.grants(temp.name), LONG_S, 0.02)
     facts.check(gone, "its grants are gone" if gone else "its grants stay")
-    ended = wait_until(lambda: _flows(stage, temp.addresses) == 0, CUT_S, 0.05)
+    ended = wait_until(lambda: _flows(stage, temp.addresses) == 0, LONG_S, 0.05)
     facts.check(ended, f"{_flows(stage, temp.addresses)} of {flows} flows are left")
     heir = lab.add_pod(labs.NEXT_SERVER, temp.index)
     stage.temp = heir

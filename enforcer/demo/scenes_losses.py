@@ -15,8 +15,6 @@ from enforcer.demo.processes import LONG_S, wait_until
 from enforcer.demo.scenes import BROKEN, Facts, Scene
 from enforcer.demo.scenes_nodes import FAR_NAMES, LOAD_NAMES, SAID_S, NodesStage
 
-CUT_S = 20.0
-"""How long a change may take on a busy machine, from the file on disk to the last packet."""
 LOST_S = 40.0
 """A node's record lives 10 s without a heartbeat."""
 _RATE = 500.0
@@ -75,7 +73,7 @@ def redis_back(stage: NodesStage, facts: Facts) -> None:
     facts.check(not said, said or f"Redis equals each node's truth after {took_s:.1f} s")
     for node in (stage.a, stage.b):
         facts.check(says(node, "up") is not None, f"{node.place.name} says up")
-    answered = wait_until(lambda: bool(stage.by_a.once(FAR_NAMES[60]).addresses), CUT_S)
+    answered = wait_until(lambda: bool(stage.by_a.once(FAR_NAMES[60]).addresses), LONG_S)
     facts.check(answered, "the other node answers again" if answered else "the other node does not answer")
 
 
@@ -97,7 +95,7 @@ def enforcer_killed(stage: NodesStage, facts: Facts) -> None:
     facts.check(places.LEDGER in kept, f"node-b lists {', '.join(sorted(kept)[:3])}")
     attempt = stage.ledger.connect(places.SITE_OF[places.LEDGER][0])
     facts.check(attempt.ok, f"without a new lookup {attempt.outcome}")
-    seen = wait_until(lambda: places.LEDGER in _names(stage.a, stage.b), CUT_S, 0.1)
+    seen = wait_until(lambda: places.LEDGER in _names(stage.a, stage.b), LONG_S, 0.1)
     facts.check(seen, "node-a lists them as node-b's" if seen else "node-a does not list them")
     said = shared.differences(stage.cluster)
     facts.check(not said, said or "Redis has them, of the new session")
@@ -117,14 +115,14 @@ def edit(stage: NodesStage, facts: Facts) -> None:
     domains = [name for name in labs.CRM_DOMAINS if name != places.SHOP]
     stage.cluster.set_domains(labs.CRM_SERVER, domains)
     for node, transfer in zip((stage.a, stage.b), transfers, strict=True):
-        ended = transfer.ends(CUT_S)
+        ended = transfer.ends(LONG_S)
         took_ms = (time.monotonic() - edited_at) * 1000
         facts.check(
             ended, f"{node.place.name} {'cut it' if ended else 'had not cut it'} after {took_ms:.0f} ms"
         )
         transfer.close()
     shop = shared.grant_key("*", "*", places.SITE_OF[places.SHOP][0], "*", "*")
-    gone = wait_until(lambda: not stage.cluster.redis("--scan", "--pattern", shop).strip(), CUT_S, 0.1)
+    gone = wait_until(lambda: not stage.cluster.redis("--scan", "--pattern", shop).strip(), LONG_S, 0.1)
     facts.check(gone, "its grants are gone from Redis" if gone else "its grants are still in Redis")
     facts.check(kept.grows(), "the other server's transfer goes on")
     kept.close()

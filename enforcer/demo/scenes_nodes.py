@@ -26,7 +26,7 @@ LOAD_NAMES = places.BULK_NAMES[:200]
 FAR_NAMES = places.BULK_NAMES[200:300]
 """Names that only the scenes of another node's resolver ask for: each its first time."""
 LEDGER_DOMAINS = (places.LEDGER, places.SHORT, *FAR_NAMES)
-SAID_S = 15.0
+SAID_S = LONG_S
 """How long status may take to say what happened to Redis, on a slow and busy machine; promised are 2 s."""
 
 

@@ -21,6 +21,7 @@ import dns.message
 import dns.rrset
 
 from enforcer.demo import places
+from enforcer.demo.processes import LONG_S
 from enforcer.demo.spaces import Space
 
 CHUNK = b"x" * 4096
@@ -74,9 +75,9 @@ class Servers:
     def stop(self) -> None:
         """End the thread and close every socket."""
         if self._thread.is_alive():
-            asyncio.run_coroutine_threadsafe(self._end_tasks(), self._loop).result(5)
+            asyncio.run_coroutine_threadsafe(self._end_tasks(), self._loop).result(LONG_S)
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(5)
+            self._thread.join(LONG_S)
         for opened in self._sockets:
             opened.close()
         if not self._loop.is_running():

@@ -139,7 +139,7 @@ class Store:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            process.wait(10)
+            process.wait(LONG_S)
 
     def freeze(self) -> None:
         """Stop it with SIGSTOP: the kernel goes on accepting connections, nobody answers."""
@@ -161,7 +161,7 @@ class Store:
 
     # --- speaking to it --------------------------------------------------------------------------
 
-    def cli(self, *words: str, timeout_s: float = 10.0) -> str:
+    def cli(self, *words: str, timeout_s: float = LONG_S) -> str:
         """Run one command with redis-cli over the Unix socket, as the default user; returns its output.
 
         Raises LabFailureError when Redis answers with an error.
@@ -274,7 +274,7 @@ class Trio:
         """Start all five, and wait until each Sentinel knows the others and the replica."""
         for store in (*self.servers, *self.sentinels):
             store.start()
-        if not wait_until(lambda: all(map(_is_settled, self.sentinels)), 20, 0.1):
+        if not wait_until(lambda: all(map(_is_settled, self.sentinels)), _START_S, 0.1):
             raise LabFailureError("the Sentinels did not find each other")
         return self
 
@@ -355,7 +355,7 @@ class Ring:
         for store in others:
             bus = first._settings["cluster-port"]
             store.cli("cluster", "meet", self._host, str(first.port), bus)
-        if not wait_until(lambda: all(map(_serves, self.servers)), 20, 0.1):
+        if not wait_until(lambda: all(map(_serves, self.servers)), _START_S, 0.1):
             raise LabFailureError("the Cluster did not come together")
         return self
 

@@ -169,7 +169,7 @@ class Ward:
         series = (line.rpartition(" ") for line in lines if line.startswith((f"{name} ", f"{name}{{")))
         return sum(float(value) for labels, _, value in series if not label or f'="{label}"' in labels)
 
-    def await_policy(self, changed: Mapping[str, object], within_s: float = 10.0) -> bool:
+    def await_policy(self, changed: Mapping[str, object], within_s: float = LONG_S) -> bool:
         """Wait until the status shows another generation than ``changed`` (an earlier status) did."""
         return wait_until(lambda: self.status()["generation"] != changed["generation"], within_s, 0.005)
 

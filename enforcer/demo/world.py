@@ -13,7 +13,7 @@ from pathlib import Path
 
 from enforcer.demo import places, zones
 from enforcer.demo.failure import LabFailureError
-from enforcer.demo.processes import output_of, start, stop, wait_until
+from enforcer.demo.processes import LONG_S, output_of, start, stop, wait_until
 from enforcer.demo.servers import Arrival, Servers
 from enforcer.demo.spaces import Space
 
@@ -54,7 +54,7 @@ class World:
         self._servers.start()
         log = self._folder / "nsd.out"
         self._nsd = start(self.space, ["nsd", "-d", "-c", str(configuration)], log)
-        if not wait_until(self._answers, 10.0):
+        if not wait_until(self._answers, LONG_S):
             said = "".join(path.read_text() for path in (log, self._folder / "nsd.log") if path.exists())
             raise LabFailureError(f"nsd did not start: {said[-400:].strip()}")
 

@@ -1,6 +1,6 @@
 /* A and AAAA of one name back to back from one fresh port, many times: what races in conntrack.
- * Usage: pairs SERVER NAME COUNT mmsg|threads. Prints "ANSWERED LATE LOST": questions answered,
- * those of them that took over a second, and those without an answer in three. No retransmission. */
+ * Usage: pairs SERVER NAME COUNT mmsg|threads. Prints "ANSWERED LOST": questions answered, and those
+ * without an answer in half a minute. No retransmission. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <poll.h>
@@ -64,7 +64,7 @@ int main(int argc, char **argv) {
     struct sockaddr_in6 to6 = {.sin6_family = AF_INET6, .sin6_port = htons(53)};
     if (inet_pton(v6 ? AF_INET6 : AF_INET, argv[1], v6 ? (void *)&to6.sin6_addr : (void *)&to4.sin_addr) != 1)
         return 2;
-    int answered = 0, late = 0, lost = 0;
+    int answered = 0, lost = 0;
     for (int round = 0; round < count; round++) {
         int fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM, 0);
         if (connect(fd, v6 ? (void *)&to6 : (void *)&to4, v6 ? sizeof to6 : sizeof to4)) return 1;
@@ -75,7 +75,7 @@ int main(int argc, char **argv) {
         long started = now_ms(), left;
         int missing = 3;
         send_both(fd, q, threads);
-        while (missing && (left = started + 3000 - now_ms()) > 0) {
+        while (missing && (left = started + 30000 - now_ms()) > 0) {
             struct pollfd waiting = {.fd = fd, .events = POLLIN};
             unsigned char reply[65536];
             if (poll(&waiting, 1, left) != 1) continue;
@@ -86,12 +86,11 @@ int main(int argc, char **argv) {
             if (good && (missing & which)) {
                 missing &= ~which;
                 answered++;
-                late += now_ms() - started > 1000;
             }
         }
         lost += (missing & 1) + (missing >> 1);
         close(fd);
     }
-    printf("%d %d %d\n", answered, late, lost);
+    printf("%d %d\n", answered, lost);
     return lost ? 1 : 0;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import yaml
 import enforcer
 from enforcer.demo import places
 from enforcer.demo.flood import Counts, Flood, Plan
-from enforcer.demo.processes import descendants, start, stop, wait_until
+from enforcer.demo.processes import LONG_S, descendants, start, stop, wait_until
 from enforcer.demo.scenes import Stage
 from enforcer.demo.spaces import Space
 from enforcer.demo.ward import Ward, configuration
@@ -25,7 +26,6 @@ MAIN = "import sys; from enforcer.cli import main; sys.exit(main())"
 LEAST = "-all,+net_admin,+setuid,+chown"
 """What the enforcer's container may have."""
 RATE = 200.0
-LONG_S = 30.0
 
 
 class AgentPod:
@@ -71,14 +71,12 @@ class AgentPod:
     def kill(self) -> None:
         """Kill every process of it, as a node's OOM killer might."""
         for process in self.parts.values():
-            for pid in descendants(process.pid):
-                os.kill(pid, signal.SIGKILL)
+            _kill_below(process)
 
     def replace(self, part: str) -> None:
         """Kill one container with all that runs in it, and start it again, as the kubelet does."""
         process = self.parts[part]
-        for pid in descendants(process.pid):
-            os.kill(pid, signal.SIGKILL)
+        _kill_below(process)
         process.wait(LONG_S)
         self._begin(part)
 
@@ -88,6 +86,12 @@ class AgentPod:
             process.terminate()
         for process in self.parts.values():
             stop(process)
+
+
+def _kill_below(process: subprocess.Popen[bytes]) -> None:
+    for pid in descendants(process.pid):
+        with contextlib.suppress(ProcessLookupError):  # it ended with its parent
+            os.kill(pid, signal.SIGKILL)
 
 
 def configured(ward: Ward, processes: int = 1, **changes: Any) -> Path:

@@ -13,7 +13,7 @@ from enforcer.demo.failure import CannotRunHereError
 from enforcer.demo.lab import CRM_SERVER, LEDGER_SERVER, Lab, running
 from enforcer.demo.network import pod_interface
 from enforcer.demo.pods import Pod
-from enforcer.demo.processes import output_of, wait_until
+from enforcer.demo.processes import LONG_S, output_of, wait_until
 from enforcer.demo.stub import Stub
 from policy import gate
 
@@ -62,14 +62,14 @@ def pods(lab: Lab) -> tuple[Pod, Pod]:
     lab.set_domains(CRM_SERVER, [places.CRM])
     lab.set_domains(LEDGER_SERVER, [places.LEDGER])
     crm, ledger = bridged_pod(lab, CRM_SERVER, 2), bridged_pod(lab, LEDGER_SERVER, 3)
-    assert wait_until(lambda: lab.ward.status()["pods"] == 2, 20.0), lab.ward.status()
+    assert wait_until(lambda: lab.ward.status()["pods"] == 2, LONG_S), lab.ward.status()
     return crm, ledger
 
 
 def test_the_node_enforces_and_has_nothing_to_complain_about(lab: Lab, pods: tuple[Pod, Pod]) -> None:
     """Both pods are admitted, and the bridge table is there beside the other two."""
-    assert wait_until(lambda: bool(lab.ward.status()["enforcing"]), 30.0), lab.ward.status()
-    assert wait_until(lambda: lab.ward.status()["problems"] == [], 30.0), lab.ward.status()
+    assert wait_until(lambda: bool(lab.ward.status()["enforcing"]), LONG_S), lab.ward.status()
+    assert wait_until(lambda: lab.ward.status()["problems"] == [], LONG_S), lab.ward.status()
     tables = output_of(lab.node, ["nft", "list", "tables"])
     assert "table bridge nameward" in tables
 
@@ -78,7 +78,7 @@ def said_of_itself(pod: Pod) -> gate.Said:
     """What the node tells a pod of itself."""
     query = dns.message.make_query(gate.NAME, "TXT")
     with pod.space.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
-        opened.settimeout(3)
+        opened.settimeout(LONG_S)
         opened.sendto(query.to_wire(), (places.CLUSTER_DNS, 53))
         answered = dns.message.from_wire(opened.recv(4096))
     return gate.read_texts(text.decode() for each in answered.answer[0] for text in each.strings)
@@ -87,7 +87,7 @@ def said_of_itself(pod: Pod) -> gate.Said:
 def test_pods_behind_a_bridge_are_proved(lab: Lab, pods: tuple[Pod, Pod]) -> None:
     """What they answer to the outside comes by the bridge and meets the forward hook."""
     for pod in pods:
-        assert wait_until(lambda pod=pod: said_of_itself(pod).is_enforced, 20.0), said_of_itself(pod)
+        assert wait_until(lambda pod=pod: said_of_itself(pod).is_enforced, LONG_S), said_of_itself(pod)
         assert said_of_itself(pod).pod == f"{places.NAMESPACE}/{pod.name}"
     assert lab.ward.status()["problems"] == []
 
@@ -114,8 +114,10 @@ def test_a_flush_by_others_is_repaired_between_the_ports_too(lab: Lab, pods: tup
     """After ``nft flush ruleset`` all tables are back and the pod goes on."""
     crm, _ = pods
     output_of(lab.node, ["nft", "flush", "ruleset"])
-    assert wait_until(lambda: "table bridge nameward" in output_of(lab.node, ["nft", "list", "tables"]), 3.0)
-    assert wait_until(lambda: lab.ward.status()["enforcing"], 8.0), lab.ward.status()
+    assert wait_until(
+        lambda: "table bridge nameward" in output_of(lab.node, ["nft", "list", "tables"]), LONG_S
+    )
+    assert wait_until(lambda: lab.ward.status()["enforcing"], LONG_S), lab.ward.status()
     assert crm.stub.ask(places.CRM, "A").addresses
     assert crm.connect(places.SITE_OF[places.CRM][0]).ok
 
@@ -126,16 +128,16 @@ def test_a_bridge_with_another_hardware_address_is_followed(lab: Lab, pods: tupl
     output_of(lab.node, ["ip", "link", "set", "cni0", "address", "02:00:00:00:00:77"])
     for pod in pods:
         output_of(pod.space, ["ip", "neigh", "flush", "all"])
-    assert wait_until(lambda: crm.connect(places.SITE_OF[places.CRM][0]).ok, 3.0)
+    assert wait_until(lambda: crm.connect(places.SITE_OF[places.CRM][0]).ok, LONG_S)
 
 
 def test_a_pod_that_goes_takes_its_port_along(lab: Lab, pods: tuple[Pod, Pod]) -> None:
     """Its port is in no set any more, and a pod that comes after is admitted at its own."""
     _, ledger = pods
     lab.remove_pod(ledger)
-    assert wait_until(lambda: lab.ward.status()["pods"] == 1, 5.0), lab.ward.status()
-    ports = output_of(lab.node, ["nft", "list", "set", "bridge", "nameward", "ports"])
-    assert "veth3" not in ports
-    assert "veth2" in ports
+    assert wait_until(lambda: lab.ward.status()["pods"] == 1, LONG_S), lab.ward.status()
+    ports = ["nft", "list", "set", "bridge", "nameward", "ports"]
+    assert wait_until(lambda: "veth3" not in output_of(lab.node, ports), LONG_S)
+    assert "veth2" in output_of(lab.node, ports)
     bridged_pod(lab, LEDGER_SERVER, 4)
-    assert wait_until(lambda: lab.ward.status()["pods"] == 2, 5.0), lab.ward.status()
+    assert wait_until(lambda: lab.ward.status()["pods"] == 2, LONG_S), lab.ward.status()

@@ -35,13 +35,13 @@ def test_each_address_of_a_truncated_reply_is_open(stage: Stage) -> None:
 
 def test_an_answer_is_usable_until_its_ttl_has_run_out(stage: Stage) -> None:
     """From before the answer is sent until the end of its TTL every connection is accepted."""
-    answer = stage.crm.stub.ask(places.SHORT)
-    answered_at = time.monotonic()
     tried = 0
-    while time.monotonic() < answered_at + answer.ttl_s:
-        assert stage.crm.connect(answer.addresses[0]).ok
-        tried += 1
-    assert tried > 1
+    while tried < 2:
+        answer = stage.crm.stub.ask(places.SHORT)
+        ends_at = time.monotonic() + answer.ttl_s
+        while (attempt := stage.crm.connect(answer.addresses[0])) and time.monotonic() < ends_at:
+            assert attempt.ok
+            tried += 1
 
 
 def test_a_lookup_over_one_family_opens_only_what_was_answered(stage: Stage) -> None:

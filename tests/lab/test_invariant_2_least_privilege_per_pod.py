@@ -6,7 +6,7 @@ import pytest
 
 from enforcer.demo import lab as labs
 from enforcer.demo import places, scenes_attacks
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import LONG_S, wait_until
 from enforcer.demo.scenes import Scene, Stage, play
 
 pytestmark = pytest.mark.kernel
@@ -29,7 +29,7 @@ def test_a_sibling_with_the_same_labels_has_to_ask_for_itself(stage: Stage) -> N
         address = stage.crm.stub.ask(places.CRM).addresses[0]
         assert stage.crm.connect(address).ok
         assert not sibling.connect(address, wait_s=0.5).ok
-        assert wait_until(lambda: bool(sibling.stub.ask(places.CRM).addresses), 5.0)
+        assert wait_until(lambda: bool(sibling.stub.ask(places.CRM).addresses), LONG_S)
         assert sibling.connect(address).ok
     finally:
         stage.lab.remove_pod(sibling)

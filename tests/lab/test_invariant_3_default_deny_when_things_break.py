@@ -6,7 +6,7 @@ import pytest
 
 from enforcer.demo import lab as labs
 from enforcer.demo import places, scenes_attacks, scenes_crash
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import LONG_S, wait_until
 from enforcer.demo.scenes import Scene, Stage, play
 
 pytestmark = pytest.mark.kernel
@@ -30,14 +30,14 @@ def test_a_manifests_folder_that_vanishes_is_not_no_policies(stage: Stage) -> No
     away = folder.with_name("manifests-away")
     folder.rename(away)
     try:
-        assert wait_until(lambda: bool(stage.lab.ward.status()["problems"]), 10.0, 0.1)
+        assert wait_until(lambda: bool(stage.lab.ward.status()["problems"]), LONG_S, 0.1)
         answer = stage.crm.stub.ask(places.CRM)
         assert stage.crm.connect(answer.addresses[0]).ok
         assert stage.crm.stub.ask(places.DROP).rcode == "NXDOMAIN"
         assert not stage.crm.connect(places.ATTACKER4).ok
     finally:
         away.rename(folder)
-    assert wait_until(lambda: not stage.lab.ward.status()["problems"], 10.0, 0.1)
+    assert wait_until(lambda: not stage.lab.ward.status()["problems"], LONG_S, 0.1)
 
 
 def test_a_broken_file_keeps_the_last_good_policy(stage: Stage) -> None:
@@ -46,10 +46,10 @@ def test_a_broken_file_keeps_the_last_good_policy(stage: Stage) -> None:
     good = path.read_text()
     path.write_text(good[: len(good) // 2] + "\n  - [unclosed")
     try:
-        assert wait_until(lambda: bool(stage.lab.ward.status()["problems"]), 10.0, 0.1)
+        assert wait_until(lambda: bool(stage.lab.ward.status()["problems"]), LONG_S, 0.1)
         answer = stage.ledger.stub.ask(places.LEDGER)
         assert stage.ledger.connect(answer.addresses[0]).ok
         assert not stage.ledger.connect(places.ATTACKER4).ok
     finally:
         path.write_text(good)
-    assert wait_until(lambda: not stage.lab.ward.status()["problems"], 10.0, 0.1)
+    assert wait_until(lambda: not stage.lab.ward.status()["problems"], LONG_S, 0.1)

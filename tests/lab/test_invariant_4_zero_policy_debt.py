@@ -7,7 +7,7 @@ import pytest
 from enforcer.demo import lab as labs
 from enforcer.demo import manifests, places, scenes_life
 from enforcer.demo.pods import Transfer
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import LONG_S, wait_until
 from enforcer.demo.scenes import Scene, Stage, play
 
 pytestmark = pytest.mark.kernel
@@ -24,9 +24,9 @@ def test_scene(stage: Stage, scene: Scene) -> None:
 
 
 def _ledger_transfer(stage: Stage) -> Transfer:
-    assert wait_until(lambda: bool(stage.ledger.stub.ask(places.LEDGER).addresses), 5.0)
+    assert wait_until(lambda: bool(stage.ledger.stub.ask(places.LEDGER).addresses), LONG_S)
     transfer = stage.ledger.transfer(places.SITE_OF[places.LEDGER][0])
-    assert transfer.grows()
+    assert transfer.grows(), transfer.error
     return transfer
 
 
@@ -35,7 +35,7 @@ def test_a_policy_that_goes_cuts_what_it_permitted(stage: Stage) -> None:
     transfer = _ledger_transfer(stage)
     stage.lab.manifests.remove(f"policy-{labs.LEDGER_SERVER}")
     try:
-        assert transfer.ends(5.0)
+        assert transfer.ends(LONG_S)
         assert stage.ledger.stub.ask(places.LEDGER).rcode == "NXDOMAIN"
         assert not stage.ledger.connect(places.SITE_OF[places.LEDGER][0]).ok
     finally:
@@ -52,10 +52,10 @@ def test_a_label_that_goes_cuts_what_it_selected(stage: Stage) -> None:
     uid = next(line.split()[1] for line in declared.splitlines() if line.strip().startswith("uid:"))
     stage.lab.manifests.put(key, manifests.pod(labs.NEXT_SERVER, name, uid, stage.ledger.addresses))
     try:
-        assert transfer.ends(5.0)
-        assert wait_until(lambda: bool(stage.ledger.stub.ask(places.NEXT).addresses), 5.0)
+        assert transfer.ends(LONG_S)
+        assert wait_until(lambda: bool(stage.ledger.stub.ask(places.NEXT).addresses), LONG_S)
         assert stage.ledger.stub.ask(places.LEDGER).rcode == "NXDOMAIN"
     finally:
         path.write_text(declared)
         transfer.close()
-    assert wait_until(lambda: bool(stage.ledger.stub.ask(places.LEDGER).addresses), 5.0)
+    assert wait_until(lambda: bool(stage.ledger.stub.ask(places.LEDGER).addresses), LONG_S)

@@ -14,7 +14,7 @@ import pytest
 import enforcer
 from enforcer.demo import places, zones
 from enforcer.demo.folders import remove_leftovers
-from enforcer.demo.processes import descendants, parent_of, wait_until
+from enforcer.demo.processes import LONG_S, descendants, parent_of, wait_until
 from enforcer.demo.scenes import Stage
 from enforcer.demo.stub import Stub
 
@@ -61,8 +61,8 @@ def test_the_counters_see_every_packet_and_can_be_reset(open_stage: Stage) -> No
 def test_a_transfer_runs_until_its_end_and_is_counted_on_both_sides(open_stage: Stage) -> None:
     """A transfer moves octets both ways, until the pod closes it."""
     transfer = open_stage.crm.transfer(places.SITE_OF[places.CRM][1])
-    assert transfer.grows()
-    assert wait_until(lambda: open_stage.lab.world.uploaded(transfer.name) > 0, 2.0)
+    assert transfer.grows(), transfer.error
+    assert wait_until(lambda: open_stage.lab.world.uploaded(transfer.name) > 0, LONG_S)
     transfer.close()
     assert not transfer.running
 
@@ -73,7 +73,7 @@ def test_an_open_lab_lets_forged_sources_pass(open_stage: Stage) -> None:
         opened.setsockopt(socket.IPPROTO_IP, 19, 1)
         opened.bind((open_stage.crm.addresses[0], 0))
         opened.sendto(b"borrowed", (places.SITE_OF[places.CRM][0], 443))
-    assert wait_until(lambda: open_stage.lab.world.told("borrowed") == 1, 2.0)
+    assert wait_until(lambda: open_stage.lab.world.told("borrowed") == 1, LONG_S)
 
 
 def test_an_open_lab_lets_a_forged_answer_reach_the_node(open_stage: Stage) -> None:
@@ -83,7 +83,7 @@ def test_an_open_lab_lets_a_forged_answer_reach_the_node(open_stage: Stage) -> N
         open_stage.ledger.space.socket(socket.AF_INET, socket.SOCK_DGRAM) as forger,
     ):
         victim.bind((places.NODE4, 0))
-        victim.settimeout(2)
+        victim.settimeout(LONG_S)
         forger.setsockopt(socket.IPPROTO_IP, 19, 1)
         forger.bind((places.UPSTREAM4, 53))
         forger.sendto(b"lie", victim.getsockname())
@@ -115,6 +115,6 @@ def test_a_killed_lab_takes_its_programs_along_and_its_folder_goes_next_time() -
         assert len(programs) > 4
         assert folder.is_dir()
         lab.send_signal(signal.SIGKILL)
-    assert wait_until(lambda: all(parent_of(pid) is None for pid in programs), 10.0)
+    assert wait_until(lambda: all(parent_of(pid) is None for pid in programs), LONG_S)
     assert folder.name in remove_leftovers()
     assert not folder.exists()

@@ -10,7 +10,7 @@ import pytest
 from enforcer.demo import places
 from enforcer.demo.delay import Delay
 from enforcer.demo.flood import Counts, Flood, Plan
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import LONG_S, wait_until
 from enforcer.demo.scenes import Stage
 
 pytestmark = pytest.mark.kernel
@@ -22,7 +22,7 @@ def flooded(stage: Stage, server: str, lookups: int = 100, port: int = places.SI
     """The counts of so many lookups, or a few more."""
     flood = Flood(stage.bulk.space, Plan(server, NAMES, rate=1000, port=port))
     try:
-        assert wait_until(lambda: flood.counts().asked >= lookups, 10.0)
+        assert wait_until(lambda: flood.counts().asked >= lookups, LONG_S)
     finally:
         counts = flood.stop()
     return counts
@@ -58,16 +58,14 @@ def test_a_slow_wire_takes_its_time_and_loses_nothing(open_stage: Stage) -> None
     wire = Delay(world, (places.WORLD4, 6380), there)
     wire.start()
     try:
-        took_s = []
         for wire.each_way_s in (0.2, 0.0):
             with world.socket(socket.AF_INET, socket.SOCK_STREAM) as opened:
-                opened.settimeout(5)
+                opened.settimeout(LONG_S)
                 opened.connect((places.WORLD4, 6380))
                 asked_at = time.monotonic()
                 opened.sendall(b"GET / HTTP/1.0\r\n\r\n")
                 with opened.makefile("rb") as stream:
                     assert b"port 443 answers" in stream.read()
-                took_s.append(time.monotonic() - asked_at)
-        assert took_s[0] >= 0.4 > took_s[1]
+                assert time.monotonic() - asked_at >= 2 * wire.each_way_s
     finally:
         wire.stop()

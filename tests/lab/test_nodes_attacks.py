@@ -123,12 +123,12 @@ def test_a_false_claim_takes_nothing_away(nodes: NodesStage, villain: Villain) -
     address = nodes.ledger.stub.ask(places.LEDGER).addresses[0]
     transfer = nodes.ledger.transfer(address)
     told(nodes, villain.claim)
-    assert transfer.grows()
+    assert transfer.grows(), transfer.error
     assert nodes.ledger.connect(address).ok
     rows = nodes.b.ward.ask("grants", node="node-b", pod=nodes.ledger.name)
     assert places.LEDGER in {row["name"] for row in rows}
     assert nodes.ledger.stub.ask(places.SHORT).addresses
-    assert transfer.grows()
+    assert transfer.grows(), transfer.error
     transfer.close()
     answers = wait_until(lambda: bool(nodes.by_a.once(places.LEDGER).addresses), LONG_S, 0.2)
     assert answers, nodes.b.ward.status()["problems"]

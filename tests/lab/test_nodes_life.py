@@ -66,7 +66,7 @@ def test_an_address_that_moves_takes_nothing_along(three: NodesStage) -> None:
     old.stub = Stub(old.space, b.place.node4)
     address = old.stub.ask(places.CRM).addresses[0]
     transfer = old.transfer(address)
-    assert transfer.grows()
+    assert transfer.grows(), transfer.error
     network.lead(three.cluster.world.space, old.addresses, c.place)
     b.remove_pod(old)
     new = c.add_pod(labs.LEDGER_SERVER, MOVING, addresses=old.addresses)
@@ -140,7 +140,8 @@ def test_one_source_that_has_an_address_twice_denies_both(three: NodesStage) -> 
     assert wait_until(refused, LONG_S)
     assert wait_until(lambda: not b.ward.grants(first.name), LONG_S), "what was open stayed open"
     for node in (a, b, c):
-        assert f"{first.addresses[0]} is claimed by several pods" in problems(node), problems(node)
+        said = f"{first.addresses[0]} is claimed by several pods"
+        assert wait_until(lambda node=node, said=said: said in problems(node), LONG_S), problems(node)
     for pod, own, name in ((first, b, places.LEDGER), (second, c, places.CRM)):
         for server in (own.place.node4, a.place.node4):
             answer = Stub(pod.space, server).once(name, wait_s=1.0)

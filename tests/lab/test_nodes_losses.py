@@ -221,7 +221,7 @@ def test_a_cut_costs_one_node_only(nodes: NodesStage) -> None:
     nodes.cluster.cut(nodes.a)
     try:
         assert wait_until(lambda: nodes.a.ward.status()["redis"] == "lost", SAID_S)
-        assert nodes.b.ward.status()["redis"] == "up"
+        assert wait_until(lambda: nodes.b.ward.status()["redis"] == "up", LONG_S)
         rows = nodes.a.ward.ask("status")
         assert [row["node"] for row in rows] == ["node-a"]
         assert any("lost" in warning for warning in nodes.a.ward.warned), nodes.a.ward.warned

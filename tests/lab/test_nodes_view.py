@@ -77,6 +77,9 @@ def test_status_shows_which_node_is_behind(lived: NodesStage) -> None:
 
 def test_inventory_and_explain_know_where_a_pod_is(lived: NodesStage) -> None:
     """And what is open there."""
+    assert lived.ledger.stub.ask(places.LEDGER).addresses
+    asked = {"node": "node-b", "name": places.LEDGER}
+    assert wait_until(lambda: bool(lived.a.ward.ask("grants", **asked)), LONG_S, 0.1)
     where = {row["pod"]: row["node"] for row in rows(lived.a, "inventory") if row["kind"] == "pod"}
     assert (where[lived.crm_a.name], where[lived.ledger.name]) == ("node-a", "node-b")
     shown(lived.a, "inventory")

@@ -9,10 +9,10 @@ import pytest
 
 from enforcer.demo import places
 from enforcer.demo.lab import Lab
-from enforcer.demo.processes import output_of, wait_until
+from enforcer.demo.processes import LONG_S, output_of, wait_until
 from enforcer.demo.scenes import Stage
 from enforcer.removal import MARK, POD_UID
-from tests.lab.agents import LONG_S, AgentPod, configured
+from tests.lab.agents import AgentPod, configured
 from tests.lab.conftest import FOREIGN_RULES
 from tests.lab.staged import staged
 

@@ -9,9 +9,9 @@ import pytest
 
 from enforcer.demo import places
 from enforcer.demo.flood import Flood, Plan
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import LONG_S, wait_until
 from enforcer.demo.scenes import Stage
-from tests.lab.agents import LONG_S, AgentPod, configured, flooded, goes_on, none_is_lost
+from tests.lab.agents import AgentPod, configured, flooded, goes_on, none_is_lost
 from tests.lab.staged import staged
 
 pytestmark = pytest.mark.kernel
@@ -60,7 +60,7 @@ def test_a_roll_loses_no_lookup_and_opens_nothing(stage: Stage, add: Add) -> Non
         goes_on(flood, 0.5)
         assert not stage.crm.connect(places.ATTACKER4).ok
         pod = successor
-    assert transfer.grows()
+    assert transfer.grows(), transfer.error
     transfer.close()
     assert stage.crm.stub.ask(places.DROP).rcode == "NXDOMAIN"
     none_is_lost(flood.stop())

@@ -10,7 +10,7 @@ import pytest
 
 from enforcer.demo import places
 from enforcer.demo.pods import Pod
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import LONG_S, wait_until
 from enforcer.demo.scenes import Stage
 from tests.lab.staged import staged
 
@@ -57,7 +57,7 @@ def test_a_quiet_pod_loses_nothing_beside_a_flood(stage: Stage) -> None:
     first try, prepared answers, fresh grants and refusals alike; what is let go is the others'."""
     floods = [flooding(stage.bulk), flooding(stage.temp)]
     try:
-        assert wait_until(lambda: shed(stage) > 1000, 30.0, 0.1)
+        assert wait_until(lambda: shed(stage) > 1000, LONG_S, 0.1)
         tries: list[int] = []
         for number in range(LOOKUPS):
             fresh, blocked = f"w{number}.{places.FILES}", f"b{number}.example.org"
@@ -66,7 +66,7 @@ def test_a_quiet_pod_loses_nothing_beside_a_flood(stage: Stage) -> None:
             assert answer.rcode == ("NXDOMAIN" if name == blocked else "NOERROR"), (name, answer)
             tries.append(answer.tries)
         assert tries == [1] * LOOKUPS
-        assert wait_until(lambda: shed(stage) > 5000, 30.0, 0.1)
+        assert wait_until(lambda: shed(stage) > 5000, LONG_S, 0.1)
     finally:
         for flood in floods:
             flood.kill()

@@ -43,24 +43,24 @@ def both(ward: Ward) -> dict[str, int]:
     return resolvers(ward)
 
 
-def answered_by(stage: Stage, pod: Pod, name: str) -> str:
-    """Which of the two answers a pod: the one without which there is no answer."""
-    for comm, pid in both(stage.lab.ward).items():
+def answered_by(stage: Stage, pod: Pod, name: str, comm: str) -> bool:
+    """Say that a pod is answered by this one of the two: while the other is stopped, and not while it is."""
+    asked = {}
+    for stopped, pid in both(stage.lab.ward).items():
         os.kill(pid, signal.SIGSTOP)
         try:
-            if pod.stub.once(name, wait_s=1.0).rcode == "TIMEOUT":
-                return comm
+            asked[stopped] = pod.stub.once(name, wait_s=0.5 if stopped == comm else LONG_S).rcode
         finally:
             os.kill(pid, signal.SIGCONT)
-    return ""
+    return asked.pop(comm) == "TIMEOUT" and set(asked.values()) == {"NOERROR"}
 
 
 def test_pods_spread_over_both_and_each_is_answered_by_one(stage: Stage) -> None:
     """By address: pods of even ones by the first, of odd ones by the second, over UDP and TCP."""
-    assert answered_by(stage, stage.crm, places.CRM) == "nw-resolver"
-    assert answered_by(stage, stage.bulk, places.BULK_NAMES[0]) == "nw-resolver"
-    assert answered_by(stage, stage.ledger, places.LEDGER) == "nw-resolver-1"
-    assert answered_by(stage, stage.temp, places.TEMP) == "nw-resolver-1"
+    assert answered_by(stage, stage.crm, places.CRM, "nw-resolver")
+    assert answered_by(stage, stage.bulk, places.BULK_NAMES[0], "nw-resolver")
+    assert answered_by(stage, stage.ledger, places.LEDGER, "nw-resolver-1")
+    assert answered_by(stage, stage.temp, places.TEMP, "nw-resolver-1")
     for pod, name in ((stage.crm, places.CRM), (stage.ledger, places.LEDGER)):
         for tcp in (False, True):
             answer = pod.stub.ask(name, tcp=tcp)
@@ -89,9 +89,12 @@ def test_a_pods_limit_is_its_limit(stage: Stage, actor: str) -> None:
         time.sleep(1.1)  # the second that has begun is not counted
         started_at = time.monotonic()
         codes = burst(pod, 4 * PER_SECOND)
-        if time.monotonic() - started_at < 0.9:
+        further = int(time.monotonic() - started_at + 0.1)  # seconds that began on a slow machine
+        if further == 0:
             break
-    assert (codes.count(3), codes.count(5)) == (PER_SECOND, 3 * PER_SECOND)
+    answered = codes.count(3)
+    assert PER_SECOND <= answered <= PER_SECOND * (1 + further)
+    assert answered + codes.count(5) == 4 * PER_SECOND
 
 
 def burst(pod: Pod, count: int) -> list[int]:
@@ -100,7 +103,7 @@ def burst(pod: Pod, count: int) -> list[int]:
     try:
         for number, sock in enumerate(opened):
             sock.connect((places.CLUSTER_DNS, 53))
-            sock.settimeout(5)
+            sock.settimeout(LONG_S)
             head = struct.pack("!6H", number, 0x0100, 1, 0, 0, 0)
             sock.send(head + b"\x05b%04d" % number + b"\x07example\x03org\0" + struct.pack("!HH", 1, 1))
         return [sock.recv(4096)[3] & 15 for sock in opened]
