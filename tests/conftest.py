@@ -1,4 +1,4 @@
-"""What all tests share: where the lab can run, a skipped kernel test is a failure; one real API server."""
+"""What all tests share: a skipped kernel test is a failure; one real API server; laws without a clock."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.cluster.real import RealApi
+
+settings.register_profile(
+    "unhurried", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unhurried")  # before any law is read: a laden machine is no failure of it
 
 CANNOT_RUN_HERE = ("this kernel has no ", "to load it would change this host")
 """What a skip says that no installed package could have avoided; it is shown, and stays a skip."""

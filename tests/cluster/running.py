@@ -56,7 +56,7 @@ class Controller:
 
     def records(self) -> list[Json]:
         """The records that it wrote."""
-        lines = self._log.read_text().splitlines()
+        lines = self._log.read_text().rpartition("\n")[0].splitlines()  # what follows is being written
         found = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
         assert len(found) == len(lines), self._log.read_text()
         return found

@@ -7,15 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from enforcer.demo.stores import SERVER, Store
 from enforcer.sharing.redis.credentials import Credentials
-
-settings.register_profile(
-    "unhurried", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="module")

@@ -325,7 +325,11 @@ def test_what_no_resolver_asks_is_not_sent(cluster: Cluster, change: dict[str, o
     assert requests(cluster) == []
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     st.dictionaries(
         st.one_of(
