@@ -9,7 +9,7 @@ import pytest
 
 from enforcer.demo import lab as labs
 from enforcer.demo import manifests, places
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import LONG_S, wait_until
 from enforcer.demo.scenes import Stage
 
 pytestmark = pytest.mark.kernel
@@ -40,7 +40,7 @@ def test_two_policies_of_one_pod_add_up_in_either_order(stage: Stage) -> None:
     for key in ("aaa-first", "zzz-last"):
         assert _outcome(stage) == ("NOERROR", True, False)
         _changed(stage, partial(folder.put, key, udp))
-        assert wait_until(lambda: stage.crm.stub.ask(places.CRM).rcode == "NOERROR", 5.0)
+        assert wait_until(lambda: stage.crm.stub.ask(places.CRM).rcode == "NOERROR", LONG_S)
         seen.append(_outcome(stage))
         _changed(stage, partial(folder.remove, key))
     _changed(stage, lambda: folder.put("policy-quic", udp))

@@ -20,7 +20,7 @@ from enforcer.demo.stub import Stub
 pytestmark = pytest.mark.kernel
 
 MOVING, DISPUTED, TWICE = 30, 31, 32
-SEEN_S = 30.0
+SEEN_S = 60.0
 """A claim is looked at again every 5 s."""
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from enforcer.demo.failure import CannotRunHereError, LabFailureError
 from enforcer.demo.kube.program import Program
-from enforcer.demo.processes import wait_until
+from enforcer.demo.processes import LONG_S, wait_until
 from enforcer.demo.spaces import Space
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -70,7 +70,7 @@ class Machine:
         """Make it. Raises CannotRunHereError where this machine forbids that."""
         remove_leftovers()
         self._first.start()
-        ready = wait_until(lambda: not self._first.runs or self._is_ready(), 20.0)
+        ready = wait_until(lambda: not self._first.runs or self._is_ready(), LONG_S)
         if not ready or not self._first.runs:
             raise CannotRunHereError(
                 "A machine with processes and mounts of its own cannot be made here (in a container: "

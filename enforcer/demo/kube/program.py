@@ -78,12 +78,12 @@ class Program:
                 start_new_session=True,
             )
 
-    def await_ready(self, is_ready: Callable[[], bool], deadline_s: float = 60.0) -> None:
+    def await_ready(self, is_ready: Callable[[], bool], deadline_s: float = 120.0) -> None:
         """Wait until ``is_ready``. Raises LabFailureError with the end of its log if it never is."""
-        wait_until(lambda: not self.runs or is_ready(), deadline_s, pause_s=0.05)
+        in_time = wait_until(lambda: not self.runs or is_ready(), deadline_s, pause_s=0.05)
         if not self.runs:
             raise LabFailureError(f"{self.name} ended at once; the end of its log:\n{self.tail()}")
-        if not is_ready():
+        if not in_time:
             raise LabFailureError(
                 f"{self.name} was not ready after {deadline_s:.0f} s; the end of its log:\n{self.tail()}"
             )
