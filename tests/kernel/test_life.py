@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import pytest
 
-from enforcer.conntrack import Conntrack
+from enforcer.conntrack import Conntrack, candidates
 from enforcer.kernel import Kernel
+from enforcer.netlink import NETLINK_NETFILTER, Message, NetlinkSocket
 from enforcer.ruleset import PASSED, structure
 from tests.kernel.conftest import (
     WORLD,
@@ -220,6 +221,41 @@ def test_flows_of_a_pod_are_deleted_and_no_others(node, wire, lab, v):
         assert conntrack.used(pairs) == {(*pairs[1], "udp", 7)}
         assert conntrack.delete_flows([pairs[0][0]]) == 0
         assert conntrack.delete_flows([bytes((192, 0, 2, n)) for n in range(6)] + [pairs[1][0]]) == 1
+
+
+class Walks(NetlinkSocket):
+    """Counts the dumps, each of which is a walk of conntrack's whole table."""
+
+    def __init__(self) -> None:
+        super().__init__(NETLINK_NETFILTER, receive_bytes=4 << 20)
+        self.walks = 0
+
+    def dump(self, kind: int, payload: bytes) -> list[Message]:
+        self.walks += 1
+        return super().dump(kind, payload)
+
+
+def test_a_pods_flows_are_found_by_one_walk_while_there_are_few(node, wire, lab):
+    """Both families at once; where many would have to be read the kernel picks them, address by address."""
+    ours = frozenset(pack(pod_address("a", v)) for v in (4, 6))
+    for v in (4, 6):
+        node.grant("a", WORLD[v], P("udp", 7, 7))
+        wire.udp("a", v).sendto(b"x", (WORLD[v], 7))
+    with lab.inside("node"):
+        door = Walks()
+    assert len(candidates(door, ours)) >= 2
+    assert door.walks == 1
+    other = wire.udp("u", 4)
+    for port in range(2000, 3200):
+        other.sendto(b"x", (WORLD[4], port))
+    found = candidates(door, ours)
+    assert door.walks == 5
+    assert len(found) == 2
+    assert len(candidates(door, ours | {bytes((192, 0, 2, n)) for n in range(6)})) > 1200
+    assert door.walks == 6
+    door.close()
+    with lab.inside("node"):
+        assert Conntrack().delete_flows([*ours, pack(pod_address("u", 4))]) >= 1202
 
 
 @V
