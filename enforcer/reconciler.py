@@ -110,8 +110,12 @@ class Reconciler:
 
     def apply(self, snapshot: Snapshot) -> Reconciled:
         """Bring a snapshot into force. On refusal of the kernel everything stays as it was."""
+        claimed = claims(snapshot, self.fixed.node)
+        return self._brought(snapshot, claimed, self._look_at_host(claimed))
+
+    def _brought(self, snapshot: Snapshot, claimed: Claims, host: Host) -> Reconciled:
         try:
-            self._apply(snapshot)
+            self._apply(snapshot, claimed, host)
         except KernelRejected as refused:
             self.kernel_errors += 1
             self._records.tell("kernel.refused", "error", reason=str(refused))
@@ -127,7 +131,7 @@ class Reconciler:
         self._around = None
         host = self._look_at_host(claimed)
         if host != self._host:
-            self.apply(self.snapshot)
+            self._brought(self.snapshot, claimed, host)
         elif self._replayed is None:
             self._bring_bridges(claimed, host)
 
@@ -157,10 +161,8 @@ class Reconciler:
         }
         return Host(interfaces, uplinks, bridges, {s: p for s, p in ports.items() if s in interfaces})
 
-    def _apply(self, snapshot: Snapshot) -> None:
+    def _apply(self, snapshot: Snapshot, claimed: Claims, host: Host) -> None:
         now = self._now()
-        claimed = claims(snapshot, self.fixed.node)
-        host = self._look_at_host(claimed)
         wanted = identities(claimed, host, self.fixed.boot_id)
         if not self.believes_new:
             replayed = self._replayed.admitted if self._replayed is not None else frozenset()

@@ -105,12 +105,15 @@ class FakeHost:
     def __init__(self) -> None:
         self.renamed: dict[bytes, str | None] = {}
         self.found: list[Bridge] = []
+        self.looks = 0
+        """How often it was asked for its bridges: two questions for each port."""
 
     def pod_interfaces(self, addresses: Iterable[bytes]) -> dict[bytes, str]:
         found = {each: self.renamed.get(each, f"veth{each[-1]}") for each in addresses}
         return {each: name for each, name in found.items() if name}
 
     def bridges(self) -> Iterable[Bridge]:
+        self.looks += 1
         return self.found
 
     def uplinks(self) -> Iterable[str]:

@@ -139,6 +139,7 @@ def test_pods_that_come_change_what_changed_of_them_and_install_nothing(tmp_path
     """Twenty, one after the other, with events that change nothing in between: no text, nothing needless."""
     rig = bridged_rig(tmp_path).settled_with()
     texts, commits = len(rig.kernel.bridge_texts), len(rig.kernel.bridge_commits)
+    looks = rig.host.looks
     pods, ports = [A, B], [PA, PB]
     for number in range(10, 30):
         address = to_packed(f"100.64.0.{number}")
@@ -154,11 +155,23 @@ def test_pods_that_come_change_what_changed_of_them_and_install_nothing(tmp_path
         rig.run_threads()
     assert len(rig.ledger.accounts) == len(A.addresses) + 21
     assert len(rig.kernel.bridge_texts) == texts
+    assert rig.host.looks == looks + 20 * (5 + 1)
     turns = rig.kernel.bridge_commits[commits:]
     assert [sorted(each.set for each in turn) for turn in turns] == 20 * [
         ["home"],
         ["governed4", "hardware", "pods4", "ports", "source4"],
     ]
+
+
+def test_an_event_is_one_look_though_it_changes_something(tmp_path):
+    """What was seen is what is brought: nobody is asked a second time for it."""
+    rig = bridged_rig(tmp_path).settled_with(policy(permit("api.example.com")))
+    looks, was = rig.host.looks, rig.ledger.accounts[A4].identity.interface
+    rig.host.found = [BRIDGE._replace(ports=(PA._replace(name="veth7"), PB))]
+    rig.reconciler.host_changed()
+    rig.run_threads()
+    assert (was, rig.ledger.accounts[A4].identity.interface) == ("veth1", "veth7")
+    assert rig.host.looks == looks + 1
 
 
 def test_a_refused_change_is_brought_by_the_whole_table(tmp_path):
