@@ -12,10 +12,10 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, cast
 
 from twisted.internet.base import DelayedCall
 from twisted.internet.interfaces import IListeningPort
@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 
 from enforcer.authority import Authority, Decided
 from enforcer.greeting import Greeting
+from enforcer.hearing import Elsewhere, Reports
 from enforcer.records import Records
 from policy.authority import (
     CountersReported,
@@ -35,7 +36,6 @@ from policy.authority import (
     PodsEnforced,
     ToEnforcer,
 )
-from policy.pods import Pod
 from policy.publication import Publication
 from policy.runtime.clock import MonotonicReactor
 from policy.runtime.framing import MAX_TO_RESOLVER_BYTES, FramingError, encode, enforcer_decoder
@@ -64,40 +64,6 @@ class _Waiting(NamedTuple):
     link: Link | None
     """None: another node asks."""
     request: GrantRequested
-
-
-class Elsewhere(Protocol):
-    """The other nodes: what is asked of them, and what they ask."""
-
-    def is_elsewhere(self, pod: Pod) -> bool:
-        """Say whether another node has the pod."""
-
-    def ask(self, request: GrantRequested, pod: Pod, done: Callable[[GrantAnswered], None]) -> None:
-        """Ask the pod's node; ``done`` is called once, perhaps before this returns."""
-
-    @property
-    def waiting(self) -> int:
-        """How many requests of other nodes wait for a turn."""
-
-    @property
-    def pending(self) -> int:
-        """How many requests to other nodes are not answered yet."""
-
-    def take(self, most: int, addresses: int) -> list[GrantRequested]:
-        """Return requests of other nodes, at most so many, of about so many addresses."""
-
-    def answered(self, decided: Sequence[Decided]) -> None:
-        """Tell other nodes what became of their requests."""
-
-
-class Reports(Protocol):
-    """Who takes what the resolver tells beside its requests."""
-
-    def lookups_recorded(self, message: LookupsRecorded) -> None:
-        """Take a batch of lookup records."""
-
-    def counters_reported(self, message: CountersReported) -> None:
-        """Take a second's growth of the resolver's counters."""
 
 
 class Link(TwistedProtocol):
@@ -215,6 +181,7 @@ class LinkHub(Factory):
         uids: frozenset[int],
         sockets: Mapping[str, socket.socket],
         version: str,
+        granted: Callable[[], None],
         turn_done: Callable[[], None],
     ) -> None:
         self._reactor = reactor
@@ -226,11 +193,14 @@ class LinkHub(Factory):
         self.publication = Publication(encode, MAX_TO_RESOLVER_BYTES)
         self.enforced: tuple[str, ...] = ()
         self.links: list[Link] = []
+        self._granted = granted
         self._turn_done = turn_done
         self.elsewhere: Elsewhere | None = None
         """Without it, who asks for a pod of another node waits for it to be admitted here, in vain."""
         self._woken = False
         self._waiting: list[_Waiting] = []
+        self._reported: list[LookupsRecorded | CountersReported] = []
+        """What this turn's resolvers told beside their requests, which are answered first."""
         self._retry: DelayedCall | None = None
 
     def buildProtocol(self, addr: object) -> Link:  # noqa: ARG002
@@ -303,10 +273,21 @@ class LinkHub(Factory):
             else:
                 late.append(request)
         decided += [self._authority.refuse(request, "no pod yet, or too much is asked") for request in late]
-        self._turn_done()
+        self._granted()
         asked.update((id(each.request), each) for each in waited)
         self._answer([(asked[id(done.request)].link, done) for done in decided])
+        self._hear()
+        self._turn_done()
         self._turn_again()
+
+    def _hear(self) -> None:
+        """Hand on what was reported: nobody waits for it."""
+        reported, self._reported = self._reported, []
+        for message in reported:
+            if isinstance(message, LookupsRecorded):
+                self._reports.lookups_recorded(message)
+            else:
+                self._reports.counters_reported(message)
 
     def _answer(self, decided: list[tuple[Link | None, Decided]]) -> None:
         """Tell everybody who asked, resolvers first: each link gets all of its answers at once."""
@@ -354,11 +335,8 @@ class LinkHub(Factory):
                         batch.append((link, message))
                     addresses += len(message.addresses)
                     taken += 1
-                elif isinstance(message, LookupsRecorded):
-                    self._reports.lookups_recorded(message)
-                    reports += 1
-                elif isinstance(message, CountersReported):
-                    self._reports.counters_reported(message)
+                elif isinstance(message, LookupsRecorded | CountersReported):
+                    self._reported.append(message)
                     reports += 1
             link.took()
         if self.elsewhere is not None and others:

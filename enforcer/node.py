@@ -248,14 +248,14 @@ class Node:
             self._is_stale = False
             self.renew()
 
-    # --- from the resolver (enforcer.link.Reports) -------------------------------------------------
+    # --- from the resolver (enforcer.hearing.Reports) -------------------------------------------------
 
     def lookups_recorded(self, message: LookupsRecorded) -> None:
-        """See ``enforcer.link.Reports``."""
+        """See ``enforcer.hearing.Reports``."""
         self.refusals.lookups_recorded(message)
 
     def counters_reported(self, message: CountersReported) -> None:
-        """See ``enforcer.link.Reports``."""
+        """See ``enforcer.hearing.Reports``."""
         self.metrics.report(message)
         self._upstreams = message.upstreams[:MAX_UPSTREAMS]
         self._resolver_refuses = self.metrics.gauge("nameward_settings_rejected") > 0

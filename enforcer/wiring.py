@@ -187,6 +187,7 @@ class Wiring:
             uids=frozenset((self._uid,)),
             sockets=self._sockets,
             version=release(),
+            granted=self._write_journal,
             turn_done=self._turn_done,
         )
         self.source = self._source(settings)
@@ -360,7 +361,6 @@ class Wiring:
         self.reconciler.host_changed()
 
     def _turn_done(self) -> None:
-        self._write_journal()
         if self._journal.wants_compaction:
             self._journal.begin_compaction(*known_answers(self.ledger))
         self._journal.compact_step(COMPACTION_LINES)

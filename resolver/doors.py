@@ -79,7 +79,7 @@ class Doors:
             listener.reply(wire, client)
 
     def flush(self) -> None:
-        """Send the replies; call at the end of each turn."""
+        """Send the replies; call after each read of the loop."""
         for listener in self._udp.values():
             listener.flush()
         self._streams.flush()

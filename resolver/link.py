@@ -3,8 +3,7 @@
 Owns the connection to the enforcer: greeting, descriptors, snapshots and answers in; requests,
 records and counters out. Decides nothing. Invariants: descriptors that came are always taken
 over or closed; what waits for an enforcer that does not read is bounded (the connection is given up,
-and the core asks again on the next one); what one turn of the loop sends leaves at its end, in one
-write.
+and the core asks again on the next one); what one read of the loop brings leaves after it, in one write.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ class Link(ClientFactory):
         self._retry_s = FIRST_RETRY_S
         self._retry: DelayedCall | None = None
         self._stopped = False
-        reactor.turn_ends.append(self._turn_ended)
+        reactor.leaving.append(self._leave)
 
     @property
     def is_up(self) -> bool:
@@ -114,10 +113,10 @@ class Link(ClientFactory):
             self._connection.close()
 
     def send(self, message: ToEnforcer) -> bool:
-        """Send with this turn's end if there is an enforcer; False if not (the core asks again)."""
+        """Send after what is being read, if there is an enforcer; False if not (the core asks again)."""
         return self._connection is not None and self._connection.send(encode(message))
 
-    def _turn_ended(self) -> None:
+    def _leave(self) -> None:
         if self._connection is not None:
             self._connection.flush()
 
@@ -237,7 +236,7 @@ class _Connection(TwistedProtocol):
             self._authority.grants_answered(message)
 
     def send(self, frame: bytes) -> bool:
-        """Take a frame for the end of this turn; give the connection up if too much waits already."""
+        """Take a frame, to leave after what is being read; give the connection up if too much waits."""
         self._frames.append(frame)
         if self.is_full:
             self._unsent_bytes += len(frame)
@@ -247,7 +246,7 @@ class _Connection(TwistedProtocol):
         return True
 
     def flush(self) -> None:
-        """Write what this turn sent: into the socket, and what that does not take through Twisted."""
+        """Write what was sent so far: into the socket, and what that does not take through Twisted."""
         if not self._frames:
             return
         data = b"".join(self._frames)

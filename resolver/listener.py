@@ -79,10 +79,12 @@ class UdpListener:
     def start(self) -> None:
         """Begin to read."""
         self._reactor.addReader(self)
+        self._reactor.last.add(self)
 
     def stop(self) -> None:
         """Read no more; replies can still be sent. Who reads the socket after us mutes whom it will."""
         self._reactor.removeReader(self)
+        self._reactor.last.discard(self)
         self.flush()
         self._loud = frozenset()
         self.mute(frozenset())

@@ -1,7 +1,8 @@
 """Moves bytes between ``resolver.upstreams`` and the upstream servers.
 
 Owns the streams, and who has which socket. Holds no rule of forwarding. Invariant: what ends is closed at
-once, and with this turn's end every question has left and the alarm knows the next deadline.
+once, a question leaves after the read that brought it, and at the turn's end the alarm knows the next
+deadline.
 """
 
 from __future__ import annotations
@@ -63,9 +64,10 @@ class UpstreamIO:
         reactor.addReader(self._sockets)
         self._streams: dict[Upstream, UpstreamStream] = {}
         self._due: list[Attempt] = []
-        """Datagrams' attempts of this turn that are not sent yet."""
+        """Datagrams' attempts that are not sent yet."""
         self._alarm = Alarm(reactor, forwarding.next_deadline, self._deadline_passed)
-        reactor.turn_ends.append(self._turn_ended)
+        reactor.leaving.append(self._leave)
+        reactor.turn_ends.append(self._alarm.arm)
 
     def ask(self, ask: AskUpstream, now: float) -> None:
         """Begin a question."""
@@ -80,8 +82,9 @@ class UpstreamIO:
 
     def stop(self) -> None:
         """Close everything; no question that is open now is ever answered."""
-        if self._turn_ended in self._reactor.turn_ends:
-            self._reactor.turn_ends.remove(self._turn_ended)
+        if self._leave in self._reactor.leaving:
+            self._reactor.leaving.remove(self._leave)
+            self._reactor.turn_ends.remove(self._alarm.arm)
         self._alarm.stop()
         self._due.clear()
         self._reactor.removeReader(self._sockets)
@@ -104,13 +107,12 @@ class UpstreamIO:
     def _deadline_passed(self, now: float) -> None:
         self._run(self._forwarding.deadline_passed(now), now)
 
-    def _turn_ended(self) -> None:
+    def _leave(self) -> None:
         while self._due:  # one that cannot be sent may have another upstream
             self._send_due()
-        self._alarm.arm()
 
     def _send_due(self) -> None:
-        """Send what this turn has brought so far, but for what has ended meanwhile."""
+        """Send what was brought so far, but for what has ended meanwhile."""
         due, self._due = self._due, []
         now = self._reactor.seconds()
         for attempt in due:

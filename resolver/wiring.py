@@ -1,8 +1,8 @@
 """One node's resolver, wired: the core, and around it sockets, upstreams, link and time.
 
 Owns the way of each effect to its adapter and of each event to the core. Decides nothing. Invariants:
-after every event the core's effects are carried out at once, in order; before the loop sleeps the replies
-have left and the alarm knows the next deadline.
+after every event the core's effects are carried out at once, in order; the replies to what one read
+brought leave after it, and before the loop sleeps the alarm knows the next deadline.
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ class Resolver:
         self._intake.mute = self._doors.mute
         self._link = Link(reactor, f"{settings.runtime_dir}/authority.sock", version, self, number)
         self._alarm = Alarm(reactor, self._core.next_deadline, self._deadline_passed)
-        reactor.turn_ends.append(self._turn_ended)
+        reactor.leaving.append(self._doors.flush)
+        reactor.turn_ends.append(self._alarm.arm)
         self._ticks: dict[str, DelayedCall] = {}
         self._warn_without_upstreams(groups["outside"])
 
@@ -169,7 +170,8 @@ class Resolver:
             self._report()
             for tick in self._ticks.values():
                 tick.cancel()
-            self._reactor.turn_ends.remove(self._turn_ended)
+            self._reactor.leaving.remove(self._doors.flush)
+            self._reactor.turn_ends.remove(self._alarm.arm)
             self._alarm.stop()
             self._link.stop()
             self._upstreams.stop()
@@ -224,10 +226,6 @@ class Resolver:
 
     def _received(self, wire: bytes, client: Client, now: float) -> None:
         self._do(self._core.query_received(wire, client, now), now)
-
-    def _turn_ended(self) -> None:
-        self._doors.flush()
-        self._alarm.arm()
 
     def _held(self) -> int:
         return self._core.held if self._link.is_up else 0

@@ -35,12 +35,16 @@ def wall_now(before_s: float = 0.0) -> str:
 class MonotonicReactor(EPollReactor):
     """Twisted's epoll reactor with a clock that never jumps (its own reads wall time).
 
-    ``turn_ends`` are called, in order, when a turn's timers have run and again when its descriptors
-    have been served: what a turn brought together leaves in one piece, and before the loop sleeps.
+    ``leaving`` are called, in order, when a turn's timers have run and again after each descriptor: what one
+    read brought together leaves in one piece, and waits for no other's. ``turn_ends`` come after them, when
+    the timers have run and when all descriptors have been served. Of several descriptors those in ``last``,
+    which bring new work, come after those by which work ends.
     """
 
     def __init__(self) -> None:
+        self.leaving: list[Callable[[], None]] = []
         self.turn_ends: list[Callable[[], None]] = []
+        self.last: set[object] = set()
         super().__init__()  # type: ignore[no-untyped-call]
 
     def seconds(self) -> float:
@@ -49,6 +53,7 @@ class MonotonicReactor(EPollReactor):
 
     def doIteration(self, delay: float | None) -> None:  # noqa: N802 - Twisted's name
         """Twisted: the timers of this turn have run; wait for descriptors, and serve them."""
+        self._leave()
         self._end_turn()
         if delay != 0:  # the turn's end may have set a nearer timer
             at_most = self.timeout()
@@ -62,10 +67,20 @@ class MonotonicReactor(EPollReactor):
             ready = self._poller.poll(-1 if timeout is None else timeout, len(self._selectables))
         except InterruptedError:
             return
+        if len(ready) > 1:
+            ready.sort(key=self._is_last)
         for descriptor, event in ready:
             selectable = self._selectables.get(descriptor)
             if selectable is not None:  # removed by what came before it in this turn
                 self._doReadOrWrite(selectable, descriptor, event)
+                self._leave()
+
+    def _is_last(self, ready: tuple[int, int]) -> bool:
+        return self._selectables.get(ready[0]) in self.last
+
+    def _leave(self) -> None:
+        for leave in self.leaving:
+            leave()
 
     def _end_turn(self) -> None:
         for end in self.turn_ends:

@@ -36,9 +36,11 @@ POLICY = policy(permit("*.example.org"))
 class _Reports:
     def __init__(self) -> None:
         self.lookups = 0
+        self.told: Callable[[str], None] = lambda what: None
 
     def lookups_recorded(self, message: LookupsRecorded) -> None:
         self.lookups += 1
+        self.told("report")
 
     def counters_reported(self, message: CountersReported) -> None:
         raise AssertionError("nobody reports here")
@@ -62,8 +64,10 @@ class _Loop:
             uids=frozenset((uid,)),
             sockets={"udp4": self.pair[0]},
             version="1",
-            turn_done=lambda: None,
+            granted=lambda: self.told("granted"),
+            turn_done=lambda: self.told("upkeep"),
         )
+        self.told: Callable[[str], None] = lambda what: None
         self.folder = folder
         assert self.rig.authority.snapshot is not None
         self.hub.publish(self.rig.authority.snapshot.world)
@@ -180,6 +184,33 @@ def test_requests_are_answered_after_the_snapshot_that_decided_them(loop: _Loop)
     assert kinds[-2:] == ["WorldChanged", "GrantAnswered"]
     assert peer.answers()[0].generation == snapshot.generation
     assert peer.answers()[0].outcomes == ("realized",)
+
+
+def test_an_answer_waits_for_the_kernel_and_the_journal_and_for_nothing_else(loop: _Loop) -> None:
+    """The commit and what is kept of it come before; reports that came first, and upkeep, come after."""
+    peer = _Resolver(loop)
+    loop.until(lambda: len(peer.read()) == 2)
+    loop.until(lambda: not loop.hub._woken)
+    order: list[tuple[str, int, int]] = []
+
+    def note(what: str) -> None:
+        order.append((what, len(loop.rig.open_now()), len(peer.answers())))
+
+    loop.told = loop.reports.told = note
+    record = LookupsRecorded(())
+    peer.peer.sendall(encode(record) + encode(loop.rig.request("a.example.org", API)) + encode(record))
+    loop.until(lambda: bool(peer.answers()))
+    assert order == [("granted", 1, 0), ("report", 1, 1), ("report", 1, 1), ("upkeep", 1, 1)]
+
+
+def test_reports_alone_are_heard_too_and_once(loop: _Loop) -> None:
+    """They need no request beside them, and a flood of them is taken in several turns."""
+    peer = _Resolver(loop)
+    loop.until(lambda: len(peer.read()) == 2)
+    peer.peer.sendall(encode(LookupsRecorded(())) * (3 * link.MAX_REPORTS_A_TURN))
+    loop.until(lambda: loop.reports.lookups == 3 * link.MAX_REPORTS_A_TURN and not loop.hub.pending)
+    loop.reactor.doIteration(0)
+    assert loop.reports.lookups == 3 * link.MAX_REPORTS_A_TURN
 
 
 def test_a_garbage_frame_closes_its_connection_alone(loop: _Loop) -> None:

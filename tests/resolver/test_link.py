@@ -114,6 +114,50 @@ def hello_with(*socks, first="hello"):
     return greet
 
 
+class _Read:
+    """A descriptor that is ready now, and does something when it is read."""
+
+    def __init__(self, does):
+        self.does = does
+        self.ours, self.theirs = socket.socketpair()
+        self.theirs.send(b"x")
+
+    def fileno(self):
+        return self.ours.fileno()
+
+    def logPrefix(self):
+        return "read"
+
+    def doRead(self):
+        self.ours.recv(1)
+        self.does()
+
+    def connectionLost(self, _reason):
+        self.ours.close()
+        self.theirs.close()
+
+
+def test_a_request_leaves_before_anything_else_is_read(reactor, linked):
+    """The enforcer begins with it while the rest of the turn is read: each read's requests are one write."""
+    link, enforcer, _ = linked(hello_with())
+    reactor.spin(lambda: link.is_up)
+    reactor.spin_for(0.02)  # Twisted has written the greeting
+    sent, waiting = [], []
+
+    def ask():
+        sent.append(link.send(REQUEST))
+        sent.append(link.send(REQUEST))
+        waiting.append(len(link._connection._frames))
+
+    last = _Read(lambda: waiting.append(len(link._connection._frames)))
+    reactor.last.add(last)
+    reactor.addReader(last)
+    reactor.addReader(_Read(ask))
+    reactor.spin(lambda: enforcer.received.count(REQUEST) == 2)
+    assert sent == [True, True]
+    assert waiting == [2, 0]
+
+
 @pytest.mark.parametrize("first", ["hello", "descriptors"])
 def test_the_greeting_brings_sockets_and_then_the_world(reactor, linked, first):
     """Descriptors are handed over with their names before anything else is, whatever comes first."""

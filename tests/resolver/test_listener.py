@@ -67,6 +67,14 @@ def udp(reactor, request):
         listener.close()
 
 
+def test_questions_are_read_after_what_is_under_way(reactor, udp):
+    """In a turn that brings answers too, those come first: as long as the socket is read, no longer."""
+    listener, _, _ = udp()
+    assert listener in reactor.last
+    listener.stop()
+    assert listener not in reactor.last
+
+
 def client_socket(address, port):
     """Return a connected UDP client."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -41,6 +42,49 @@ def test_a_turn_ends_after_its_timers_and_after_its_descriptors():
         reactor.callFromThread(said.append, "call")
         reactor.iterate(0)
         assert said == ["call", "timer", "end", "end"]
+    finally:
+        for reader in reactor.removeAll():
+            reader.connectionLost(None)
+        reactor._poller.close()
+
+
+class _Reader:
+    """A descriptor that is ready, and says when it is read."""
+
+    def __init__(self, name, said):
+        self.name, self.said = name, said
+        self.ours, self.theirs = socket.socketpair()
+        self.theirs.send(b"x")
+
+    def fileno(self):
+        return self.ours.fileno()
+
+    def logPrefix(self):
+        return self.name
+
+    def doRead(self):
+        self.ours.recv(1)
+        self.said.append(self.name)
+
+    def connectionLost(self, _reason):
+        self.ours.close()
+        self.theirs.close()
+
+
+def test_what_a_descriptor_brought_leaves_before_the_next_is_read():
+    """Nobody's answer waits for another's read; what brings new work is read last, whenever it came."""
+    reactor = MonotonicReactor()
+    try:
+        said = []
+        reactor.leaving.append(lambda: said.append("left"))
+        reactor.turn_ends.append(lambda: said.append("end"))
+        for name in ("questions", "answers", "grants"):
+            reader = _Reader(name, said)
+            reactor.addReader(reader)
+            if name == "questions":
+                reactor.last.add(reader)
+        reactor.iterate(0)
+        assert said == ["left", "end", "answers", "left", "grants", "left", "questions", "left", "end"]
     finally:
         for reader in reactor.removeAll():
             reader.connectionLost(None)

@@ -175,6 +175,7 @@ class Node:
             uids=frozenset(),
             sockets={},
             version="1",
+            granted=lambda: None,
             turn_done=lambda: None,
         )
         self.remote = Remote(

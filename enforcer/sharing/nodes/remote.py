@@ -39,7 +39,7 @@ OWNERS_EVERY_S = 1.0
 
 
 class Remote:
-    """What is asked of other nodes and by them (``enforcer.link.Elsewhere``)."""
+    """What is asked of other nodes and by them (``enforcer.hearing.Elsewhere``)."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Remote:
             hold_timeout_s=hold_timeout_s,
         )
 
-    # --- for the authority socket (enforcer.link.Elsewhere) ---------------------------------------
+    # --- for the authority socket (enforcer.hearing.Elsewhere) ---------------------------------------
 
     def is_elsewhere(self, pod: Pod) -> bool:
         """Say whether another node has the pod."""
