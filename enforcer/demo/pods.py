@@ -24,6 +24,8 @@ _TOTAL_RETRANS = 100
 """Offset of ``tcpi_total_retrans`` in the kernel's ``struct tcp_info`` (linux/tcp.h)."""
 
 
+_SPEAKS_S = 0.1
+"""How long a transfer waits for something to come before it says something itself."""
 _REFUSED, _PROHIBITED = "refused", "prohibited"
 
 
@@ -128,7 +130,10 @@ def _word(error: OSError) -> str:
 
 
 class Transfer:
-    """A download and an upload on one TCP connection, in a thread of its own."""
+    """A download and an upload on one TCP connection, in a thread of its own.
+
+    It goes on speaking where nothing comes: who has been cut hears of it with the next packet of his own.
+    """
 
     def __init__(self, space: Space, address: str, port: int) -> None:
         self.name = secrets.token_hex(8)
@@ -149,15 +154,27 @@ class Transfer:
         self._thread.start()
 
     def _run(self) -> None:
-        self._opened.settimeout(LONG_S)
+        self._opened.settimeout(_SPEAKS_S)
+        heard_at = time.monotonic()
         try:
-            while data := self._opened.recv(65536):
-                self.received += len(data)
+            while (data := self._heard()) != b"":
+                if data is not None:
+                    self.received += len(data)
+                    heard_at = time.monotonic()
+                elif time.monotonic() - heard_at > LONG_S:
+                    raise TimeoutError
                 self._opened.send(b"y" * 64)
             self.error = "closed by the server"
         except OSError as error:
             self.error = _word(error)
         self.ended_at = time.monotonic()
+
+    def _heard(self) -> bytes | None:
+        """Return what has come, None if nothing did for a while, b"" at the end."""
+        try:
+            return self._opened.recv(65536)
+        except TimeoutError:
+            return None
 
     @property
     def running(self) -> bool:
