@@ -79,15 +79,23 @@ def log(prefix: str, layout: Layout, rate: str) -> str:
     return f'limit rate {rate} log prefix "{prefix}" group {layout.nflog_group} snaplen 128'
 
 
+def marked() -> str:
+    return f"meta mark & {PASSED:#x} == {PASSED:#x}"
+
+
 def clear_mark() -> str:
-    return f"meta mark & {PASSED:#x} == {PASSED:#x} meta mark set meta mark & {~PASSED & 0xFFFFFFFF:#x}"
+    return f"meta mark set meta mark & {~PASSED & 0xFFFFFFFF:#x}"
+
+
+def of_pods(layout: Layout, side: Literal["iif", "oif"]) -> list[str]:
+    """One match per kind or name pattern of pods' own interfaces; an uplink may be of such a kind, too."""
+    kinds = [f'meta {side}kind "{kind}"' for kind in layout.pod_interface_kinds]
+    return [*kinds, *[f'{side}name "{name}"' for name in layout.pod_interface_names]]
 
 
 def from_pods(layout: Layout, side: Literal["iif", "oif"], verdict: str) -> list[str]:
     """One rule per kind or name pattern, one for pods' bridges; never what carries a default route."""
-    kinds = [f'meta {side}kind "{kind}"' for kind in layout.pod_interface_kinds]
-    names = [f'{side}name "{name}"' for name in layout.pod_interface_names]
     return [
-        *[f"{match} {side}name != @uplinks {verdict}" for match in (*kinds, *names)],
+        *[f"{match} {side}name != @uplinks {verdict}" for match in of_pods(layout, side)],
         f"{side}name @bridges {verdict}",
     ]

@@ -4,11 +4,11 @@ Owns what a packet meets and in which order. Pure: text in, text out; never list
 addresses (those are elements, ``enforcer.elements``), so its size does not depend on them.
 Invariant: a packet of a governed pod that no element explains is dropped.
 
-The order for a packet that a governed pod sends: source check and DNS capture in raw prerouting; the
-witness; ports 53, 853 and 5353 (but, where 53 is not captured, other nodes' resolvers); cluster
-exemption; live flows; grants; static permits; refusal. What passes is marked with ``PASSED``, which the
-guard table asks for one hook later and which is cleared there, or, without a guard, by our own next
-chain.
+The order for a packet that a governed pod sends: source check and DNS capture in raw prerouting;
+flows that one exact element keeps live (``opened``: most packets end here); the witness; ports 53, 853
+and 5353 (but, where 53 is not captured, other nodes' resolvers); cluster exemption; live flows; grants;
+static permits; refusal. What passes is marked with ``PASSED``, which the guard table asks for one hook
+later and which our own next chain clears.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from enforcer.layout import (
     clear_mark,
     from_pods,
     log,
+    marked,
+    of_pods,
 )
 from enforcer.witness import arriving, asking_chain, leaving, seen_sets, to_witness, witness_chain
 
@@ -84,7 +86,7 @@ def guard(layout: Layout) -> str:
     another table's sets cannot be looked up.
     """
     check = [
-        f"{clear_mark()} accept",
+        f"{marked()} accept",
         *[f"{ip} saddr @governed{v} goto leak" for ip, v in FAMILIES],
         *[f'{ip} daddr @governed{v} counter name "guard" drop' for ip, v in FAMILIES],  # not its doing
         *from_pods(layout, "iif", "goto unmarked"),
@@ -159,27 +161,29 @@ COUNTERS = ("forged", "unknown", "port", "denied", "answer", "fence", "passed")
 
 
 def _prerouting(layout: Layout) -> list[str]:
-    known = [f"iifname . {ip} saddr @podsrc{v} goto known{v}" for ip, v in FAMILIES]
+    known = {v: f"iifname . {ip} saddr @podsrc{v} goto known{v}" for ip, v in FAMILIES}
     pods = [f"{ip} saddr @{name}{v} goto forged" for ip, v in FAMILIES for name in ("governed", "ungoverned")]
     capture = questions() if layout.capture else []
     lines = chain(
         "prerouting",
         [
             "type filter hook prerouting priority raw - 10; policy accept;",
+            *[f"{match} {rule}" for match in of_pods(layout, "iif") for rule in known.values()],
             'iifname "lo" accept',
             *from_pods(layout, "iif", "goto pod"),
             *pods,
         ],
     )
-    for _, v in FAMILIES:
-        governed = f"{'ip' if v == 4 else 'ip6'} saddr @governed{v} goto capture"
-        lines += chain(f"known{v}", [f"{PORTED} th dport 53 {governed}"] if capture else ["accept"])
+    for ip, v in FAMILIES:
+        question = f"th dport 53 {PORTED} {ip} saddr @governed{v} goto capture"
+        routers = [_ROUTERS] if v == 6 else []
+        lines += chain(f"known{v}", [*routers, *([question] if capture else ["accept"])])
     neighbours = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"  # or no question could come
     lines += chain(
         "pod",
         [
-            "icmpv6 type { nd-router-advert, nd-redirect } goto forged",
-            *known,
+            _ROUTERS,
+            *known.values(),
             f"ip6 saddr {{ ::, fe80::/10 }} icmpv6 type {{ {NEIGHBOURS}, {MULTICAST_MEMBERSHIP} }} accept",
             "ip6 saddr fe80::/10 udp sport 546 udp dport 547 accept",
             "ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept",
@@ -198,6 +202,9 @@ def _prerouting(layout: Layout) -> list[str]:
     return lines
 
 
+_ROUTERS = "icmpv6 type { nd-router-advert, nd-redirect } goto forged"
+
+
 def _key(ip: str, suffix: str) -> str:
     """The original tuple as conntrack keeps it, in the shape of the set with this suffix."""
     addresses = f"ct original {ip} saddr . ct original {ip} daddr"
@@ -209,11 +216,24 @@ def _key(ip: str, suffix: str) -> str:
     return f"{addresses} . ct original protocol . ct original proto-dst{mask}"
 
 
+def _ported(v: int) -> str:
+    """Packets of flows that have ports: their errors, too."""
+    return f"meta l4proto {{ {TCP}, {UDP}, {ICMP if v == 4 else ICMPV6} }}"
+
+
+def _opened(ip: str, v: int) -> str:
+    """The short way of a flow that an exact element keeps live: what every further packet of it meets.
+
+    It passes nothing that the whole way would not: what comes before ``live`` there refuses a flow with
+    its first packet, and only a flow whose first packet passed is confirmed. Revocation takes the element.
+    """
+    return f"meta nfproto ipv{v} ct status confirmed {_ported(v)} {_key(ip, '')} @live{v} jump opened{v}"
+
+
 def _lookups(ip: str, v: int, kind: Literal["grants", "live"], state: str) -> list[str]:
     """Return to the caller if an element opens this flow. ICMP comes here as errors of a flow, too;
     its own flows are in ``_protocol`` and ``_all`` only, where no port is compared."""
-    errors = ICMP if v == 4 else ICMPV6
-    ported = f"{state} meta l4proto {{ {TCP}, {UDP}, {errors} }}"
+    ported = f"{state} {_ported(v)}"
     return [
         f"{ported if s not in ('_protocol', '_all') else state} {_key(ip, s)} @{kind}{s}{v} return"
         for s in _LOOKUPS
@@ -222,7 +242,7 @@ def _lookups(ip: str, v: int, kind: Literal["grants", "live"], state: str) -> li
 
 def _static(ip: str, v: int, state: str = "") -> list[str]:
     """Interval sets, looked up last: nothing of them is ever written by a grant."""
-    ported = f"{state}meta l4proto {{ {TCP}, {UDP}, {ICMP if v == 4 else ICMPV6} }}"
+    ported = f"{state}{_ported(v)}"
     return [f"{ported} {_key(ip, '')} @static{v} return", f"{state}{_key(ip, '_all')} @static_all{v} return"]
 
 
@@ -311,8 +331,8 @@ refilled, flows must live on."""
 
 
 _BRIDGED = [
-    f"iifname @bridges ip6 hoplimit 255 icmpv6 type {{ {NEIGHBOURS} }} goto pass",
-    f"iifname @bridges ip6 daddr ff02::/16 icmpv6 type {{ {MULTICAST_MEMBERSHIP} }} goto pass",
+    f"ip6 hoplimit 255 icmpv6 type {{ {NEIGHBOURS} }} iifname @bridges goto pass",
+    f"ip6 daddr ff02::/16 icmpv6 type {{ {MULTICAST_MEMBERSHIP} }} iifname @bridges goto pass",
 ]
 """Neighbour discovery between a bridge's ports, where br_netfilter shows it here: hop limit 255 and
 link-local groups are never routed (RFC 4861 6.1, RFC 4291 2.5.6)."""
@@ -321,20 +341,25 @@ link-local groups are never routed (RFC 4861 6.1, RFC 4291 2.5.6)."""
 def _base_chains(layout: Layout) -> list[str]:
     up = [f"{ip} saddr @governed{v} jump up{v}" for ip, v in FAMILIES]
     down = [f"{ip} daddr @governed{v} jump down{v}" for ip, v in FAMILIES]
-    passed = [f"meta mark set meta mark | {PASSED:#x}", 'counter name "passed"']
+    passed = [f"meta mark set meta mark | {PASSED:#x}", 'counter name "passed"', "accept"]
     neighbours = f"icmpv6 type {{ {NEIGHBOURS}, {MULTICAST_MEMBERSHIP} }} goto pass"
     listen = [f"{ip} daddr . meta l4proto . th dport @listen{v} goto pass" for ip, v in FAMILIES]
     # A new table's sets are empty: who is governed is not known yet, so nothing is marked as let through.
     # Asked first: a packet that sees ``settled`` sees every element that was committed before it.
     unsettled = "meta nfproto != @settled goto unsettled"
-    lines = chain("pass", passed) + chain("unsettled", [*from_pods(layout, "iif", "drop"), "accept"])
+    lines = chain("pass", passed)
+    lines += chain("unsettled", [*_BRIDGED, *from_pods(layout, "iif", "drop"), "accept"])
+    for ip, v in FAMILIES:  # a second governed pod at its end has a say of its own: ``down``
+        reached = f"{ip} daddr != @governed{v} goto pass"
+        lines += chain(f"opened{v}", ["ct direction reply goto pass", reached])
     lines += chain(
         "forward",
         [
             "type filter hook forward priority filter - 5; policy accept;",
+            unsettled,
+            *[_opened(ip, v) for ip, v in FAMILIES],
             *astray(layout),
             *_BRIDGED,
-            unsettled,
             *up,
             *down,
             "goto pass",

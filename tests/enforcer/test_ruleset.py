@@ -139,3 +139,33 @@ def test_the_guard_tells_of_what_pods_send_alone():
         if "daddr @governed" in line:
             assert "leak" not in line
             assert line.endswith("drop")
+
+
+def _chain(text: str, name: str) -> list[str]:
+    """Rules of a chain, in their order."""
+    body = text.split(f"  chain {name} {{\n", 1)[1].split("\n  }", 1)[0]
+    return [line.strip() for line in body.splitlines() if "type filter hook" not in line]
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_a_packet_of_a_live_flow_meets_few_rules(case):
+    """Counted: what stands before the source is known, and before the flow is known to be live."""
+    text = structure(LAYOUTS[case])
+    source = [rule for rule in _chain(text, "prerouting") if "@podsrc4" in rule]
+    assert _chain(text, "prerouting")[0] == source[0]
+    forward = _chain(text, "forward")
+    place = next(number for number, rule in enumerate(forward) if "jump opened4" in rule)
+    assert forward[:place] == ["meta nfproto != @settled goto unsettled"]
+    assert _chain(text, "opened4")[0] == "ct direction reply goto pass"
+    assert _chain(text, "pass")[-1] == "accept"
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_the_short_way_asks_for_a_flow_that_was_let_pass(case):
+    """A live element alone begins no flow, and a second governed pod is asked whether it may be reached."""
+    text = structure(LAYOUTS[case])
+    for v, ip in ((4, "ip"), (6, "ip6")):
+        ways = [rule for rule in _chain(text, "forward") if f"jump opened{v}" in rule]
+        assert len(ways) == 1
+        assert " ct status confirmed " in ways[0]
+        assert _chain(text, f"opened{v}")[1:] == [f"{ip} daddr != @governed{v} goto pass"]

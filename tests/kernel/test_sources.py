@@ -136,6 +136,8 @@ def test_a_pod_is_no_router(node, wire, lab):
         scope = socket.if_nametoindex("eth0")
     made.sendto(bytes((134, 0, 0, 0, 64, 0, 0, 30)) + bytes(8), ("ff02::1", 0, 0, scope))
     until(lambda: node.kernel.counters()["forged"][0] == 1)
+    made.sendto(bytes((137, 0)) + bytes(38), (NODE[6], 0))  # from its own, known address
+    until(lambda: node.kernel.counters()["forged"][0] == 2)
 
 
 def test_fragments_and_echoes_without_checksum_open_nothing(node, wire):
