@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from enforcer.layout import BLOCK_SIZES, ICMP, ICMPV6, TCP, UDP
@@ -231,9 +231,9 @@ def node_elements(
 
     ``peers`` are addresses and CIDRs of other nodes' resolvers. ``never`` are packed addresses that no
     exemption covers, beside the metadata addresses;
-    ``static`` maps packed pod addresses to their boxes. A pod without interface is in ``governed*``
-    and in no ``podsrc*``: whatever claims its address is dropped. ``podifs`` are the interfaces of one
-    pod each: behind ``bridges`` others may come, their ports are told apart in the bridge table.
+    ``static`` maps packed pod addresses to their boxes. ``pods*`` has every pod's address; one without
+    interface is in no ``podsrc*``: whatever claims its address is dropped. ``podifs`` are the interfaces of
+    one pod each: behind ``bridges`` others may come, their ports are told apart in the bridge table.
     """
     found: dict[str, dict[bytes, Element]] = {name: {} for name in NODE_SETS}
 
@@ -241,13 +241,8 @@ def node_elements(
         found[name][key] = Element(name, key, key_end)
 
     shared = frozenset(bridges)
-    for pod in pods:
-        v = "4" if len(pod.address) == 4 else "6"
-        put(f"governed{v}" if pod.governed else f"ungoverned{v}", pod.address)
-        if pod.interface:
-            put(f"podsrc{v}", interface_key(pod.interface) + pod.address)
-            if pod.interface not in shared:
-                put("podifs", interface_key(pod.interface))
+    for name, key in _pods(pods, shared):
+        put(name, key)
     for kind, cidrs in (("cluster", cluster_cidrs), ("peers", peers)):
         for first, last in _merged(cidrs):
             put(f"{kind}{'4' if len(first) == 4 else '6'}", first, last)
@@ -267,6 +262,19 @@ def node_elements(
     return found
 
 
+def _pods(pods: Iterable[KnownPod], shared: Container[str]) -> Iterator[tuple[str, bytes]]:
+    """Say who pods are: sets and their keys."""
+    for pod in pods:
+        v = "4" if len(pod.address) == 4 else "6"
+        yield f"pods{v}", pod.address
+        if pod.governed:
+            yield f"governed{v}", pod.address
+        if pod.interface:
+            yield f"podsrc{v}", interface_key(pod.interface) + pod.address
+            if pod.interface not in shared:
+                yield "podifs", interface_key(pod.interface)
+
+
 NODE_SETS = (
     "uplinks",
     "podifs",
@@ -276,8 +284,8 @@ NODE_SETS = (
         for v in "46"
         for name in (
             "podsrc",
+            "pods",
             "governed",
-            "ungoverned",
             "cluster",
             "peers",
             "never",
@@ -292,7 +300,7 @@ GUARD_SETS = (
     "uplinks",
     "podifs",
     "bridges",
-    *(f"{name}{v}" for v in "46" for name in ("podsrc", "governed", "ungoverned")),
+    *(f"{name}{v}" for v in "46" for name in ("podsrc", "governed")),
 )
 """The node sets that the guard table repeats."""
 

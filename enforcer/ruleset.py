@@ -92,7 +92,7 @@ def guard(layout: Layout) -> str:
         *from_pods(layout, "iif", "goto unmarked"),
     ]
     neighbours = f"icmpv6 type {{ {NEIGHBOURS} }} accept"
-    ungoverned = [f"iifname . {ip} saddr @podsrc{v} {ip} saddr @ungoverned{v} accept" for ip, v in FAMILIES]
+    ungoverned = [f"iifname . {ip} saddr @podsrc{v} accept" for ip, v in FAMILIES]  # what is left of them
     unknown = ["goto leak"] if layout.unknown_pods == "deny" else ["iifname @podifs goto leak"]
     lines = [
         "flags owner",
@@ -125,7 +125,7 @@ def _pod_sets() -> list[str]:
     """Who is who: both tables ask."""
     lines = [f"set {name} {{ type ifname; }}" for name in ("uplinks", "podifs", "bridges")]
     for v, ip in TYPES:
-        lines += [f"set {name}{v} {{ type {ip}; }}" for name in ("governed", "ungoverned")]
+        lines.append(f"set governed{v} {{ type {ip}; }}")
         lines.append(f"set podsrc{v} {{ type ifname . {ip}; }}")
     return lines
 
@@ -137,6 +137,7 @@ def _sets(layout: Layout) -> list[str]:
     for v, ip in TYPES:
         pair = f"{ip} . {ip}"
         lines += [
+            f"set pods{v} {{ type {ip}; }}",
             f"set never{v} {{ type {ip}; }}",
             f"set cluster{v} {{ type {ip}; flags interval; }}",
             f"set peers{v} {{ type {ip}; flags interval; }}",
@@ -162,18 +163,20 @@ COUNTERS = ("forged", "unknown", "port", "denied", "answer", "fence", "passed")
 
 def _prerouting(layout: Layout) -> list[str]:
     known = {v: f"iifname . {ip} saddr @podsrc{v} goto known{v}" for ip, v in FAMILIES}
-    pods = [f"{ip} saddr @{name}{v} goto forged" for ip, v in FAMILIES for name in ("governed", "ungoverned")]
+    pods = [f"{ip} saddr @pods{v} goto forged" for ip, v in FAMILIES]
     capture = questions() if layout.capture else []
     lines = chain(
         "prerouting",
         [
             "type filter hook prerouting priority raw - 10; policy accept;",
             *[f"{match} {rule}" for match in of_pods(layout, "iif") for rule in known.values()],
+            "iifname @uplinks goto outside",
             'iifname "lo" accept',
             *from_pods(layout, "iif", "goto pod"),
-            *pods,
+            "goto outside",
         ],
     )
+    lines += chain("outside", pods)
     for ip, v in FAMILIES:
         question = f"th dport 53 {PORTED} {ip} saddr @governed{v} goto capture"
         routers = [_ROUTERS] if v == 6 else []

@@ -132,8 +132,9 @@ def test_node_elements_say_who_is_who():
         static={POD4: [B(DST4, DST4, "tcp", 80, 80)]},
     )
     assert set(found) == set(NODE_SETS)
-    assert set(found["governed4"]) == {POD4, DST4}
-    assert set(found["ungoverned6"]) == {POD6}
+    assert set(found["governed4"]) == set(found["pods4"]) == {POD4, DST4}
+    assert set(found["pods6"]) == {POD6}
+    assert not found["governed6"]
     assert set(found["podsrc4"]) == {b"veth1".ljust(16, b"\0") + POD4}
     assert set(found["podifs"]) == {b"veth1".ljust(16, b"\0")}
     (cluster,) = found["cluster4"].values()

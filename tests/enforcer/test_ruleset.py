@@ -153,6 +153,9 @@ def test_a_packet_of_a_live_flow_meets_few_rules(case):
     text = structure(LAYOUTS[case])
     source = [rule for rule in _chain(text, "prerouting") if "@podsrc4" in rule]
     assert _chain(text, "prerouting")[0] == source[0]
+    known = len(source) * 2
+    assert _chain(text, "prerouting")[known] == "iifname @uplinks goto outside"
+    assert len(_chain(text, "outside")) == 2
     forward = _chain(text, "forward")
     place = next(number for number, rule in enumerate(forward) if "jump opened4" in rule)
     assert forward[:place] == ["meta nfproto != @settled goto unsettled"]
