@@ -239,6 +239,26 @@ def test_who_comes_later_keeps_nobody_waiting(tmp_path: Path) -> None:
     assert sorted(rig.flows.deleted) == sorted(rig.ledger.accounts)
 
 
+def test_who_could_not_be_admitted_is_tried_again_beside_who_comes(tmp_path: Path) -> None:
+    """The kernel refused it, or the walk failed: it is said until all are admitted, whoever else is."""
+    rig = Rig(tmp_path)
+    rig.begin().apply(POLICY, pods=(A,))
+    rig.kernel.refuse(errno.ENFILE)
+    rig.run_threads()
+    assert "refused to admit" in rig.reconciler.trouble
+    assert not rig.ledger.accounts
+    rig.flows.error = OSError(errno.ENOMEM, "no room")
+    rig.apply(POLICY)
+    rig.run_threads()
+    assert "no room" in rig.reconciler.trouble
+    assert not rig.threads
+    rig.flows.error = None
+    rig.reconciler.retry()
+    rig.run_threads()
+    assert len(rig.ledger.accounts) == 3
+    assert rig.reconciler.trouble == ""
+
+
 def test_who_became_another_during_the_walk_is_walked_for_again(tmp_path: Path) -> None:
     """Also who was not there in between: what he may have opened meanwhile is not his."""
     rig = Rig(tmp_path)
