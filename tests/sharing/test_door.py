@@ -20,11 +20,11 @@ from tests.sharing.loop import ACKS, NODE, REQUESTS, Visitor
 A = b"nameward:c:{a}:x"
 
 
-BIG_BYTES = 64 << 20
+BIG_BYTES = 32 << 20
 
 
 def put_big(store: Store, *words: str) -> None:
-    """Have redis-cli send a command whose last word is 64 MB of zeros; this process holds none of them."""
+    """Have redis-cli send a command whose last word is 32 MB of zeros; this process holds none of them."""
     path = store.folder / "zeros"
     with path.open("wb") as file:
         file.truncate(BIG_BYTES)
@@ -288,7 +288,7 @@ class TestStrangers:
     """Somebody else writes to Redis, or something else answers there."""
 
     def test_a_hash_too_large_is_stepped_over_and_does_not_fill_memory(self, store, credentials) -> None:
-        """64 MB in one field: the question goes on without it."""
+        """32 MB in one field: the question goes on without it."""
         store.cli("hset", "n:1", "f", "v")
         store.cli("hset", "n:3", "f", "v")
         put_big(store, "hset", "n:2", "f")
