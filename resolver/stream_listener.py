@@ -1,20 +1,19 @@
-"""Queries and replies over TCP: pipelined, out of order, bounded (RFC 7766).
+"""Queries and replies over TCP: whose connections are there, and how many (RFC 7766).
 
 Owns the connections that come through the adopted listening sockets, and their number, per client and in
-all. An epoll of their own watches them, and the reactor sees nothing else of them: one with a single question
-costs little but its system calls. Decides nothing about messages. Invariants: a connection that does not
-complete a message or take a reply for ``IDLE_S`` is cut, whatever trickles in; nobody's connections keep
-another client's out; a client that sends nothing more (FIN) still gets its answers; the replies of one turn
-leave a connection in one write.
+all; what is said on one is its own (``stream_connection``). An epoll of their own watches them, and the
+reactor sees nothing else of them: one with a single question costs little but its system calls. Decides
+nothing about messages. Invariants: a connection that does not complete a message or take a reply for
+``IDLE_S`` is cut, whatever trickles in; nobody's connections keep another client's out; all of them together
+take a bounded part of a turn (``stream_turns``).
 """
 
 from __future__ import annotations
 
 import errno
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, epoll
+from select import EPOLLIN, epoll
 
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.python.failure import Failure
@@ -23,20 +22,15 @@ from zope.interface import implementer
 from policy.runtime.clock import MonotonicReactor
 from resolver import transport
 from resolver.effects import Client
-from resolver.hits import STREAM
 from resolver.listener import Hit
-from resolver.messages import MAX_QUERY_BYTES
+from resolver.stream_connection import Connection
+from resolver.stream_turns import StreamTurns
 
 IDLE_S = 10.0
 MAX_CONNECTIONS = 4096
 CONNECTIONS_PER_TURN = 64
 EVENTS_PER_TURN = 256
-MESSAGES_PER_TURN = 32
-READ_BYTES = 16 * 1024
 PAUSE_S = 0.1  # in which nobody is accepted, for want of what no connection's end brings
-MAX_UNREAD_BYTES = 256 * 1024
-"""Replies waiting for a client that reads no more: no question of it is taken, and late answers cut it."""
-_PREFIX_BYTES = 2
 _NO_ROOM = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
@@ -71,18 +65,19 @@ class StreamListener:
         """Connections that were over their client's number; the reporter drains it."""
         self.is_stopped = False
         self.poller = epoll()
+        self.turns = StreamTurns(reactor)
         self._doors: dict[int, transport.Socket] = {}
-        self._watched: dict[int, _Connection] = {}  # as the doors, by what epoll calls them
+        self._watched: dict[int, Connection] = {}  # as the doors, by what epoll calls them
         self._closed = closed
         self._owner = owner
         self._broken = broken
-        self._connections: OrderedDict[int, _Connection] = OrderedDict()  # least recently active first
+        self._connections: OrderedDict[int, Connection] = OrderedDict()  # least recently active first
         self._per_client: dict[Hashable, int] = {}
         self._last_via = 0
         self._sweep: IDelayedCall | None = None
         self._pause: IDelayedCall | None = None
         self._was_cut = False  # one was, for want of room, and nobody was accepted since
-        self.unsent: list[_Connection] = []
+        self.unsent: list[Connection] = []
         """Connections with replies that leave at this turn's end."""
         reactor.turn_ends.append(self.flush)
 
@@ -149,7 +144,7 @@ class StreamListener:
         if len(self._connections) >= self.max_connections:
             self._cut_idlest()
         self._last_via += 1
-        connection = _Connection(self, descriptor, peer, owner, self._last_via)
+        connection = Connection(self, descriptor, peer, owner, self._last_via)
         self._connections[self._last_via] = self._watched[descriptor] = connection
         self._per_client[owner] = self._per_client.get(owner, 0) + 1
         if self._sweep is None:
@@ -179,7 +174,7 @@ class StreamListener:
         """Note that a connection completed a message or took a reply."""
         self._connections.move_to_end(via)
 
-    def gone(self, connection: _Connection) -> None:
+    def gone(self, connection: Connection) -> None:
         """Forget a connection; its descriptor is closed next, and epoll forgets it too."""
         del self._watched[connection.descriptor]
         del self._connections[connection.via]
@@ -209,6 +204,7 @@ class StreamListener:
         """Cut every connection."""
         if self.flush in self.reactor.turn_ends:
             self.reactor.turn_ends.remove(self.flush)
+        self.turns.stop()
         for timer in (self._sweep, self._pause):
             if timer is not None:
                 timer.cancel()
@@ -226,174 +222,3 @@ class StreamListener:
             self._cut_idlest()
         if self._connections:
             self._sweep = self.reactor.callLater(1.0, self._cut_idle)
-
-
-class _Connection:
-    """One client's connection."""
-
-    __slots__ = (
-        "_client", "_has_ended", "_is_open", "_late_bytes", "_listener", "_owed", "_peer", "_pending",
-        "_replies", "_rest", "_turn", "_wanted", "active_at", "descriptor", "owner", "via",
-    )  # fmt: skip
-
-    def __init__(
-        self, listener: StreamListener, descriptor: int, peer: transport.Peer, owner: Hashable, via: int
-    ) -> None:
-        self._listener = listener
-        self.descriptor = descriptor
-        self._peer = peer
-        self.owner = owner
-        self.via = via
-        self.active_at = listener.reactor.seconds()
-        self._client: Client | None = None
-        self._pending = b""
-        self._replies = bytearray()
-        self._rest = b""  # what the socket has not taken of replies
-        self._late_bytes = 0  # of that, what came while it was full
-        self._wanted = EPOLLIN
-        self._is_open = True
-        self._has_ended = False
-        self._owed = 0
-        self._turn: IDelayedCall | None = None
-
-    def ready(self, event: int) -> None:
-        """Read or write, as epoll says."""
-        if event & (EPOLLHUP | EPOLLERR):
-            self._end()
-        elif event & EPOLLOUT:
-            self._write_rest()
-        else:
-            self._read()
-
-    def _read(self) -> None:
-        try:
-            data = os.read(self.descriptor, READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._end()
-            return
-        if data:
-            self._pending += data
-            self._take_messages()
-        else:  # the client sends nothing more (FIN); what it asked is answered (RFC 7766, 6.2.4)
-            self._has_ended = True
-            self.settle()
-
-    def _take_messages(self) -> None:
-        """Take whole messages, a bounded number a turn; what is no possible query ends it."""
-        self._turn = None
-        if self._rest:  # it asks on without reading: not before that has left
-            return
-        self._owed += 1  # this turn's end
-        listener, pending = self._listener, self._pending
-        hit, source, now = listener.hit, self._peer[0] + STREAM, listener.reactor.seconds()
-        at, size, left = 0, len(pending), MESSAGES_PER_TURN
-        while left and len(self._replies) < MAX_UNREAD_BYTES:
-            left -= 1
-            begin = at + _PREFIX_BYTES
-            if size < begin:
-                break
-            length = pending[at] << 8 | pending[at + 1]
-            if not 0 < length <= MAX_QUERY_BYTES:
-                self.cut()
-                return
-            end = begin + length
-            if size < end:
-                break
-            at = end
-            wire = pending[begin:end]
-            self._owed += 1
-            if (reply := hit(wire, source, now)) is not None:
-                self.reply(reply)
-                continue
-            listener.received(wire, self._client or self._introduced(), now)
-            if not self._is_open:
-                return  # cut meanwhile
-        else:
-            self._turn = listener.reactor.callLater(0, self._take_messages)
-        if at:
-            self._pending = pending[at:]
-            self._touch(now)
-        self._owed -= 1
-        self.settle()
-
-    def _introduced(self) -> Client:
-        """Say who it is; the address that the client aimed at is our end's."""
-        aimed = transport.own_address(self.descriptor)
-        self._client = Client(*self._peer, aimed, "tcp", self.via)
-        return self._client
-
-    def reply(self, wire: bytes) -> None:
-        """Send a reply with this turn's end; length and message in one segment (RFC 7766, 8)."""
-        if not self._replies:
-            self._listener.unsent.append(self)
-        self._replies += len(wire).to_bytes(_PREFIX_BYTES, "big")
-        self._replies += wire
-        self._owed -= 1
-
-    def flush(self) -> None:
-        """Write this turn's replies, behind what the socket has not taken yet."""
-        if not self._is_open:
-            return
-        data = bytes(self._replies)
-        self._replies.clear()
-        if self._rest:
-            self._late_bytes += len(data)
-            if self._late_bytes > MAX_UNREAD_BYTES:
-                self.cut()
-                return
-            self._rest += data
-            return
-        self._touch(self._listener.reactor.seconds())
-        self._rest = data
-        self._write_rest()
-
-    def _write_rest(self) -> None:
-        try:
-            self._rest = self._rest[os.write(self.descriptor, self._rest) :]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._end()
-            return
-        if not self._rest:
-            self._late_bytes = 0
-            if self._wanted == EPOLLOUT and self._pending and self._turn is None:
-                self._turn = self._listener.reactor.callLater(0, self._take_messages)
-        self.settle()
-
-    def _touch(self, now: float) -> None:
-        self.active_at = now
-        self._listener.active(self.via)
-
-    def settle(self) -> None:
-        """Close after the last answer to a client that asks nothing more; silence is the sweep's.
-
-        Else read only while replies are taken, and while not more than a turn's messages wait.
-        """
-        waits = self._owed > 0 or self._replies or self._rest or self._turn is not None
-        if self._has_ended and not waits:
-            self._end()
-            return
-        is_deaf = self._has_ended or self._turn is not None or self._listener.is_stopped
-        wanted = EPOLLOUT if self._rest else 0 if is_deaf else EPOLLIN
-        if wanted != self._wanted:
-            self._wanted = wanted
-            self._listener.poller.modify(self.descriptor, wanted)
-
-    def cut(self) -> None:
-        """End it at once, unread replies and all."""
-        self._leave()
-        transport.reset(self.descriptor)
-
-    def _end(self) -> None:
-        self._leave()
-        os.close(self.descriptor)
-
-    def _leave(self) -> None:
-        self._is_open = False
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
-        self._listener.gone(self)

@@ -12,7 +12,7 @@ import struct
 
 import pytest
 
-from resolver import stream_listener, transport
+from resolver import stream_connection, stream_listener, stream_turns, transport
 from resolver.effects import Client
 from resolver.hits import STREAM
 from resolver.listener import UdpListener
@@ -453,7 +453,7 @@ def test_prepared_replies_to_a_reader_that_never_reads_are_bounded(reactor, tcp)
                 sock.send(message(b"big") * 1000)
             reactor.iterate(0.001)
             most = max(most, len(connection._rest))
-        assert 0 < most <= stream_listener.MESSAGES_PER_TURN * 4002
+        assert 0 < most <= stream_connection.MESSAGES_PER_TURN * 4002
 
 
 def test_long_answers_given_at_once_wait_for_their_reader(reactor, tcp):
@@ -470,7 +470,7 @@ def test_long_answers_given_at_once_wait_for_their_reader(reactor, tcp):
         sock.sendall(b"".join(map(message, wires)))
         reactor.spin_for(0.1)
         (connection,) = one.listener._connections.values()
-        assert len(connection._rest) < stream_listener.MAX_UNREAD_BYTES + 65_537
+        assert len(connection._rest) < stream_connection.MAX_UNREAD_BYTES + 65_537
         assert 1 < len(taken) < 8
         sock.shutdown(socket.SHUT_WR)
         expected, data = b"".join(message(wire * 30_000) for wire in wires), bytearray()
@@ -515,6 +515,95 @@ def test_a_burst_is_taken_in_turns(reactor, tcp):
         sock.sendall(b"".join(message(b"%d" % number) for number in range(1000)))
         reactor.spin(lambda: len(one.echo.received) == 1000)
     assert [wire for wire, _ in one.echo.received] == [b"%d" % number for number in range(1000)]
+
+
+@pytest.mark.parametrize("how", ["taken", "answered at once"])
+def test_all_connections_share_a_turn(reactor, tcp, how):
+    """Sixty that ask a hundred questions each have no more of a turn than one budget; all are taken."""
+    one = tcp()
+    wires = [b"%03d" % number for number in range(100)]
+    if how == "answered at once":
+        one.echo.hits = {(wire, b"\x7f\0\0\1" + STREAM): wire for wire in wires}
+        taken = []
+        one.listener.hit = lambda *asked: (taken.append(asked[0]), one.echo.hit(*asked))[1]
+    else:
+        taken = one.echo.received
+    socks = [one.connect() for _ in range(60)]
+    reactor.spin(lambda: one.listener.open_count == 60)
+    for sock in socks:
+        sock.sendall(b"".join(map(message, wires)))
+    turns = 0
+    while len(taken) < 60 * 100:
+        before, turns = len(taken), turns + 1
+        assert turns < 1000
+        reactor.iterate(0)  # timers, then descriptors: each is a turn
+        assert len(taken) - before <= 2 * stream_turns.PER_TURN
+    for sock in socks:
+        sock.close()
+
+
+def test_who_asks_little_is_taken_before_many_connections_of_another(reactor, tcp):
+    """A client with sixty full connections has one of them served before another client's question."""
+    one = tcp()
+    socks = [one.connect() for _ in range(60)]
+    with one.connect("127.0.0.2") as quiet:
+        reactor.spin(lambda: one.listener.open_count == 61)
+        for sock in socks:
+            sock.sendall(message(b"loud") * 1000)
+        while len(one.echo.received) < stream_turns.PER_TURN:
+            reactor.iterate(0)
+        for _ in range(20):
+            before = len(one.echo.received)
+            quiet.send(message(b"quiet"))
+            while (b"quiet", b"\x7f\0\0\2") not in [
+                (wire, client.source) for wire, client in one.echo.received[before:]
+            ]:
+                assert len(one.echo.received) - before <= 2 * stream_turns.PER_TURN
+                reactor.iterate(0)
+    for sock in socks:
+        sock.close()
+
+
+@pytest.mark.parametrize("size", [1, 4000], ids=["short", "long"])
+def test_a_flood_over_streams_delays_no_datagram(reactor, tcp, udp, size):
+    """Attack: a pod fills all connections that it may have; a datagram waits for one turn of them."""
+    one = tcp()
+    _, port, echo = udp()
+    socks = [one.connect() for _ in range(64)]
+    reactor.spin(lambda: one.listener.open_count == 64)
+    full = message(b"x" * size) * (1 << 16 >> (size.bit_length()))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", port))
+        for number in range(1, 30):
+            for sock in socks:
+                with contextlib.suppress(BlockingIOError):
+                    sock.send(full)
+            before = len(one.echo.received)
+            client.send(b"datagram")
+            while len(echo.received) < number:
+                reactor.iterate(0)
+            assert len(one.echo.received) - before <= 3 * stream_turns.PER_TURN
+    for sock in socks:
+        sock.close()
+
+
+def test_a_connection_that_has_gone_waits_for_no_turn(reactor, tcp):
+    """What is cut while it waits is forgotten: its descriptor may be another's."""
+    one = tcp()
+    socks = [one.connect() for _ in range(20)]
+    reactor.spin(lambda: one.listener.open_count == 20)
+    for sock in socks:
+        sock.sendall(message(b"much") * 500)
+    one.listener.doRead()
+    for connection in list(one.listener._connections.values())[1:]:
+        connection.cut()
+    reactor.spin(lambda: len(one.echo.received) >= 500)
+    assert len({client.via for _, client in one.echo.received[stream_turns.PER_TURN :]}) == 1
+    for connection in list(one.listener._connections.values()):
+        connection.cut()
+    assert not one.listener.turns._waiting
+    for sock in socks:
+        sock.close()
 
 
 @pytest.mark.parametrize("prefix", [b"\0\0", b"\x10\x01", b"\xff\xff"], ids=["zero", "4097", "65535"])
