@@ -2,7 +2,8 @@
 
 Owns the records that ``nameward blocked`` lists. Never logs and never decides. Invariants: at most
 ``capacity`` groups; when it is full, the pod with the most groups loses its oldest, so that a noisy
-pod cannot push out the evidence of the others.
+pod cannot push out the evidence of the others; one pod alone has a share of it at most, so that its flood
+fills no memory either.
 """
 
 from __future__ import annotations
@@ -70,6 +71,9 @@ MAX_RAW = 10_000
 """Refusals kept one by one, beside the groups."""
 RETELL_S = 10.0
 """A group that goes on is logged this often, with its count since."""
+POD_SHARE: Final = 16
+LEAST_SHARE: Final = 4096
+"""One pod's groups are a sixteenth of all at most, but so many in any case."""
 EVICTED_SHARE: Final = 64
 """Of who has the most one in so many goes at once: what is looked for then is found once for all of them."""
 
@@ -95,6 +99,7 @@ class BlockedRecords:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
+        self._most_of_pod = max(LEAST_SHARE, capacity // POD_SHARE)
         self._pods: dict[_Pod, dict[bytes, bytes]] = {}
         """All unknown sources share one, or forging them would evict. A pod's latest group stands last."""
         self._count = 0
@@ -124,21 +129,22 @@ class BlockedRecords:
         if at - kept.told_at >= RETELL_S:
             untold, kept.told, kept.told_at = kept.count - kept.told, kept.count, at
         groups[key] = _encode(kept)
-        if self._count > self._capacity:
-            self._evict()
+        if len(groups) > self._most_of_pod:
+            self._evict(pod)
+        elif self._count > self._capacity:
+            self._evict(max(self._pods, key=lambda pod: len(self._pods[pod])))
         self._raw.append(_encode(refused))
         for listener in tuple(self._listeners):
             listener(refused)
         return untold
 
-    def _evict(self) -> None:
-        noisiest = max(self._pods, key=lambda pod: len(self._pods[pod]))
-        groups = self._pods[noisiest]
+    def _evict(self, pod: _Pod) -> None:
+        groups = self._pods[pod]
         for key in list(islice(groups, max(1, len(groups) // EVICTED_SHARE))):
             del groups[key]
             self._count -= 1
         if not groups:
-            del self._pods[noisiest]
+            del self._pods[pod]
 
     @property
     def raw(self) -> list[Refused]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enforcer.blocked import BlockedRecords, Refused
+from enforcer.blocked import EVICTED_SHARE, LEAST_SHARE, POD_SHARE, BlockedRecords, Refused
 
 
 def _refused(pod: str, name: str, at: float = 1.0, times: int = 1) -> Refused:
@@ -129,3 +129,26 @@ def test_a_noisy_pod_loses_few_of_its_records_at_once() -> None:
         records.add(_refused("noisy", f"n{number}"))
         assert len(records) >= min(number + 1, 984)
     assert list(records.groups())[-1].last.name == "n4999"
+
+
+def test_one_pods_flood_fills_its_share_only() -> None:
+    """Memory stays flat in a flood, long before all pods' room is full; the latest names are there."""
+    records = BlockedRecords(100_000)
+    records.add(_refused("quiet", "evidence"))
+    sizes = []
+    for number in range(20_000):
+        records.add(_refused("noisy", f"n{number}"))
+        sizes.append(len(records))
+    share = 100_000 // POD_SHARE
+    assert max(sizes) == share + 1
+    assert min(sizes[share:]) >= share - share // EVICTED_SHARE
+    assert [group.last.name for group in records.groups(pod="quiet")] == ["evidence"]
+    assert list(records.groups())[-1].last.name == "n19999"
+
+
+def test_a_pod_that_is_alone_with_little_room_has_it_all() -> None:
+    """A small capacity is not divided."""
+    records = BlockedRecords(LEAST_SHARE)
+    for number in range(2 * LEAST_SHARE):
+        records.add(_refused("only", f"n{number}"))
+    assert len(records) > LEAST_SHARE - LEAST_SHARE // EVICTED_SHARE - 1
