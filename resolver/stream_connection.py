@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable
-from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
-from typing import TYPE_CHECKING
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, epoll
+from typing import Protocol
 
+from policy.runtime.clock import MonotonicReactor
 from resolver import transport
 from resolver.effects import Client
 from resolver.hits import STREAM
 from resolver.messages import MAX_QUERY_BYTES
-
-if TYPE_CHECKING:
-    from resolver.stream_listener import StreamListener
+from resolver.stream_turns import StreamTurns
 
 MESSAGES_PER_TURN = 32
 """Of one connection, of those that all may take (``stream_turns``)."""
@@ -26,6 +25,24 @@ READ_BYTES = 16 * 1024
 MAX_UNREAD_BYTES = 256 * 1024
 """Replies waiting for a client that reads no more: no question of it is taken, and late answers cut it."""
 _PREFIX_BYTES = 2
+
+
+class Keeper(Protocol):
+    """Who keeps the connections: the listener, as far as one of them knows it."""
+
+    reactor: MonotonicReactor
+    poller: epoll
+    turns: StreamTurns
+    hit: Callable[[bytes, bytes, float], bytes | None]
+    received: Callable[[bytes, Client, float], None]
+    is_stopped: bool
+    unsent: list[Connection]
+
+    def active(self, via: int) -> None:
+        """Note that it completed a message or took a reply."""
+
+    def gone(self, connection: Connection) -> None:
+        """Forget it."""
 
 
 class Connection:
@@ -37,7 +54,7 @@ class Connection:
     )  # fmt: skip
 
     def __init__(
-        self, listener: StreamListener, descriptor: int, peer: transport.Peer, owner: Hashable, via: int
+        self, listener: Keeper, descriptor: int, peer: transport.Peer, owner: Hashable, via: int
     ) -> None:
         self._listener = listener
         self.descriptor = descriptor

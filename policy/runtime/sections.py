@@ -303,7 +303,7 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     blocked_records: Annotated[int, Key(Count(1, 10_000_000))] = 100_000
     """Blocked lookups and denied packets that are kept for `nameward blocked`.
 
-    The oldest go first.
+    One pod's are a sixteenth of them at most, or 4096. The oldest go first.
     """
 
 
