@@ -27,6 +27,10 @@ class Elsewhere(Protocol):
         """How many requests of other nodes wait for a turn."""
 
     @property
+    def is_owing(self) -> bool:
+        """Say whether more was opened for other nodes than they may have: none is looked at now."""
+
+    @property
     def pending(self) -> int:
         """How many requests to other nodes are not answered yet."""
 

@@ -257,14 +257,16 @@ class LinkHub(Factory):
         """Answer a bounded part of what is queued, each connection its share, in one transaction."""
         self._woken = False
         now = self._reactor.seconds()
-        waited, self._waiting = self._waiting, []
-        batch = [each for each in waited if each.until > now and self._is_heard(each)]
+        waited, paid = self._waiting, self.elsewhere is None or not self.elsewhere.is_owing
+        heard = [each for each in waited if each.until > now and self._is_heard(each)]
+        batch = [each for each in heard if paid or each.link is not None]
+        self._waiting = [each for each in heard if not paid and each.link is None]
         batch += [_Waiting(now + WAIT_S, link, request) for link, request in self._take()]
         asked = {id(each.request): each for each in batch}
         ours, theirs = ([e.request for e in batch if (e.link is None) is far] for far in (False, True))
         decided, waiting = self._authority.answer(ours, now, theirs)
         late = [each.request for each in waited if each.until <= now]
-        others = 0
+        others = len(self._waiting)
         for request in waiting:
             is_ours = asked[id(request)].link is not None
             others += not is_ours

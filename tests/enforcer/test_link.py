@@ -320,6 +320,7 @@ class _Others:
         self.asked: list[tuple[GrantRequested, Callable[[GrantAnswered], None]]] = []
         self.queue: list[GrantRequested] = []
         self.shares: list[int] = []
+        self.is_owing = False
         self.told: list[Decided] = []
 
     def is_elsewhere(self, pod: Pod) -> bool:
@@ -442,3 +443,47 @@ def test_requests_of_other_nodes_do_not_take_all_places_to_wait(loop: _Loop, oth
     loop.hub.admitted()
     loop.until(lambda: bool(peer.answers()) and len(others.told) == 200)
     assert peer.answers()[0].outcomes == ("realized",)
+
+
+def test_requests_of_other_nodes_that_wait_for_a_turn_wait_for_their_budget_too(
+    loop: _Loop, others: _Others
+) -> None:
+    """Taken, and too wide for one turn: while elements are owed none is looked at, whatever turns we have."""
+    wide = policy(permit("*.example.org", first=1, last=65534, name="wide"))
+    loop.rig.authority.limits = loop.rig.authority.limits._replace(per_pod=100_000, total=100_000)
+    loop.rig.apply(wide, pods=(A, FAR))
+    loop.rig.run_threads()
+    others.queue = [
+        loop.rig.request(f"h{n}.example.org", *(f"8.0.{n}.{last}" for last in range(1, 21))) for n in range(4)
+    ]
+    loop.hub._turn()
+    first = len(others.told)
+    assert 0 < first < 4
+    others.is_owing = True
+    peer = _Resolver(loop)
+    for turn in range(5):
+        peer.peer.sendall(encode(loop.rig.request(f"near{turn}.example.org", API)))
+        loop.until(lambda: len(peer.answers()) == turn + 1)  # noqa: B023 - called before the next turn
+    assert len(others.told) == first
+    others.is_owing = False
+    for _ in range(4 - first):
+        loop.hub._turn()
+    assert (len(others.told), loop.hub.pending) == (4, 0)
+
+
+def test_a_request_of_another_node_that_waited_in_vain_for_its_budget_is_told(
+    loop: _Loop, others: _Others
+) -> None:
+    """What is owed for longer than somebody waits: refused, and its place is free again."""
+    new = Pod(namespace="mcp", name="new", uid="uid-new", addresses=("100.64.0.9",))
+    loop.rig.apply(POLICY, pods=(A, FAR, new))
+    others.queue = [loop.rig.request("a.example.org", API, pod=new)]
+    loop.hub._turn()
+    assert (loop.hub.pending, others.told) == (1, [])
+    others.is_owing = True
+    loop.rig.run_threads()
+    loop.hub._turn()
+    assert others.told == [], "admitted, and not looked at"
+    loop.rig.clock.at += link.WAIT_S
+    loop.hub._turn()
+    assert [each.answer.outcomes for each in others.told] == [("failed",)]

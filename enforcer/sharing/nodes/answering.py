@@ -120,9 +120,14 @@ class Answering:
             self._letter(letter, entry.age_ms)
 
     @property
+    def is_owing(self) -> bool:
+        """Say whether more was opened for other nodes than they may have by now."""
+        return self._opened.is_owing(self._now())
+
+    @property
     def waiting(self) -> int:
         """How many requests ``take`` would give; none while too much was opened for other nodes."""
-        return 0 if self._opened.is_owing(self._now()) else self.queued
+        return 0 if self.is_owing else self.queued
 
     def take(self, most: int, addresses: int) -> list[GrantRequested]:
         """Return requests for the authority, from each asker in turn; ``addresses``: of about so many."""

@@ -115,6 +115,11 @@ class Remote:
         return self._answering.waiting
 
     @property
+    def is_owing(self) -> bool:
+        """Say whether more was opened for other nodes than they may have."""
+        return self._answering.is_owing
+
+    @property
     def pending(self) -> int:
         """How many requests to other nodes are not answered yet."""
         return len(self._asking)
