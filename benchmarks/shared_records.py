@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from enforcer.sharing.publishing.grants import WALKED
 from enforcer.sharing.records.formats import BlockedRecord, GrantRecord, NodeFacts, NodeRecord, PodRecord
 from enforcer.sharing.records.keys import Keys
 from enforcer.sharing.records.reasons import SharedReason
@@ -18,6 +19,8 @@ RING = Keyring(b"a key of the simulation only")
 GRANT_MS, POD_MS, NODE_MS = 3_600_000, 3_600_000, 10_000
 """Longer than a node's own two and ten minutes: nothing is to end while a million are written."""
 BLOCKED_ENTRIES = 10_000
+OWN = (b"realizedAt", b"reasons", b"reasons2", b"mac")
+"""What is not the same in all records of a pod."""
 AT, UID, SESSION = "2026-11-22T12:00:00.123Z", "6f1c2a3b-1234-4abc-8def-0123456789ab", "a1b2c3d4"
 
 
@@ -52,8 +55,7 @@ class SimulatedNode:
         destination = index >> 16 & 255, index >> 8 & 255, index & 255
         return self.keys.own + b"grant:%b:203.%d.%d.%d:tcp:443" % (address, *destination)
 
-    def opened(self, index: int) -> tuple[bytes, ...]:
-        """Return what is written for a new grant."""
+    def _record(self, index: int) -> tuple[bytes, dict[bytes, bytes]]:
         pod = index % self.grants // self._grants
         policy = f"obot-mcp/obot-mnp-{self._server(pod)}-fw"
         reason = SharedReason(f"api{index % 97}.example.com", policy, "allow-approved-egress", 119.9)
@@ -63,11 +65,25 @@ class SimulatedNode:
             pod=self._pod(pod), uid=UID, node=self.name, reasons=(reason,), more=0, generation=42,
             realized_at=AT, session=SESSION,
         )  # fmt: skip
-        return hset(key, sealed(key, record.fields())), pexpire(key, GRANT_MS)
+        return key, sealed(key, record.fields())
 
-    def replaced(self, index: int) -> tuple[bytes, ...]:
-        """Return what is written for a grant when everything is, whatever may lie there."""
-        return unlink(self.grant_key(index)), *self.opened(index)
+    def opened(self, index: int) -> tuple[bytes, ...]:
+        """Return what is written for a new grant."""
+        key, fields = self._record(index)
+        return hset(key, fields), pexpire(key, GRANT_MS)
+
+    def replaced(self, indexes: range) -> Iterator[bytes]:
+        """Yield what is written for grants of a transaction when everything is, whatever may lie there."""
+        model, written = b"", -1
+        for index in indexes:
+            key, fields = self._record(index)
+            pod = index // self._grants
+            if pod != written:
+                model, written = key, pod
+                yield from (unlink(key), hset(key, fields), pexpire(key, GRANT_MS))
+            else:
+                own = {name: fields[name] for name in OWN}
+                yield from (packed(b"COPY", model, key, b"REPLACE"), hset(key, own), pexpire(key, GRANT_MS))
 
     def renewed(self, index: int) -> bytes:
         """Return what is written when a grant is prolonged."""
@@ -112,5 +128,5 @@ class SimulatedNode:
         yield from self.heartbeat(1)
         for pod in range(self.pods):
             yield from self.placed(pod)
-        for index in range(self.grants):
-            yield from self.replaced(index)
+        for start in range(0, self.grants, WALKED):
+            yield from self.replaced(range(start, min(start + WALKED, self.grants)))

@@ -142,10 +142,7 @@ def transactions(node: SimulatedNode, count: int) -> list[bytes]:
     """Return a node's first transactions after Redis is back, as its door sends them."""
     begin, end = packed(b"TIME") + packed(b"MULTI"), packed(b"EXEC")
     pieces = (range(part * GRANTS_AT_ONCE, (part + 1) * GRANTS_AT_ONCE) for part in range(count))
-    return [
-        b"".join((begin, *(command for index in piece for command in node.replaced(index)), end))
-        for piece in pieces
-    ]
+    return [b"".join((begin, *node.replaced(piece), end)) for piece in pieces]
 
 
 def together(redis: Server, nodes: list[SimulatedNode]) -> dict[str, float]:

@@ -20,7 +20,7 @@ USER, PASSWORD = "nameward", "a-password-of-the-lab"
 _PORT, _SLOW_PORT = 6379, 6380
 _RIGHTS = (
     "+time +scan +hgetall +pttl +xlen +xread +xrange +xrevrange "
-    "+multi +exec +discard +hset +hdel +xadd +pexpire +del +unlink"
+    "+multi +exec +discard +hset +hdel +xadd +copy +pexpire +del +unlink"
 )
 """What docs/redis.md gives a node's user, and no more."""
 _ACL = f"user {USER} on >{PASSWORD} ~nameward:demo:* resetchannels {_RIGHTS}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from enforcer.blocked import Refused
 from enforcer.demo.stores import Store
 from enforcer.ledger import Holding, Past
 from enforcer.sharing.publishing import publisher as publishing
+from enforcer.sharing.publishing.composing import FIELDS, OWN_FIELDS
 from enforcer.sharing.publishing.grants import WALKED
 from enforcer.sharing.publishing.pods import PodFacts
 from enforcer.sharing.publishing.publisher import MOST_UNANSWERED, PIECE
@@ -399,6 +401,74 @@ class TestReturn:
         up.run(RETURN_S)
         assert up.differences() == {}
         assert up.wanted()
+
+    def test_the_copies_of_one_pods_first_record(self, up: SharingNode) -> None:
+        """Of a piece, one record a pod is written whole: Redis copies it and is told what differs."""
+        for source in (A4, B4):
+            account = up.ledger.accounts.get(source) or up.ledger.open_account(
+                identity(source, "uid-b", "mcp/b")
+            )
+            for number in range(WALKED):
+                far = bytes((203, 0, 113, number))
+                up.ledger.adopt(
+                    opening(account, far, up.clock() + 100 + number, f"h{number}.example"), up.clock()
+                )
+        up.run(1.0)
+        up.lose()
+        up.door.redis.flushall()
+        up.door.ends.clear()
+        up.door.commands.clear()
+        up.up()
+        up.run(1.0)
+        assert up.differences() == {}
+        assert len(up.wanted()) == 2 * WALKED
+        about_grants = [each for each in up.door.commands if b":grant:" in each[1]]
+        counts = Counter(each[0] for each in about_grants)
+        assert counts == {b"UNLINK": 2, b"COPY": 2 * WALKED - 2, b"HSET": 2 * WALKED, b"PEXPIRE": 2 * WALKED}
+        assert Counter(len(each) for each in about_grants if each[0] == b"HSET") == {
+            2 + 2 * FIELDS: 2,
+            2 + 2 * OWN_FIELDS: 2 * WALKED - 2,
+        }
+        octets = sum(len(part) + 9 for each in about_grants for part in each)
+        assert octets / (2 * WALKED) < 560, "on the wire; written whole they are 640"
+
+    @pytest.mark.parametrize("garbage", ["string", "list", "more", "less"])
+    def test_a_copy_replaces_whatever_lies_there(self, up: SharingNode, garbage: str) -> None:
+        """Others' content, under every key: after the return of Redis each record is ours alone."""
+        account = up.ledger.accounts[A4]
+        for number in range(10):
+            up.ledger.adopt(opening(account, bytes((203, 0, 113, number)), up.clock() + 100), up.clock())
+        up.run(1.0)
+        up.lose()
+        for key in up.wanted():
+            spoil(up, key, garbage)
+        up.door.commands.clear()
+        up.up()
+        up.run(1.0)
+        assert up.publisher.rejected == 0
+        assert sum(each[0] == b"COPY" for each in up.door.commands) == 9
+        assert up.differences() == {}
+        believe(up)
+
+    def test_no_record_is_a_copy_of_one_that_is_large_or_ends(self, up: SharingNode) -> None:
+        """Redis keeps a copy as it keeps the model: not compact; and a model that has ended is none."""
+        account = up.ledger.accounts[A4]
+        long = Reason("n" * 80 + ".example", "mcp/web", "allow")
+        for number, (why, lasts_s) in enumerate(((long, 100.0), ("a.example", 3.0), ("b.example", 100.0))):
+            far = bytes((203, 0, 113, number))
+            up.ledger.adopt(opening(account, far, up.clock() + lasts_s, why), up.clock())
+        up.run(1.0)
+        up.door.commands.clear()
+        up.publisher.reseal()
+        up.run(0.5)
+        assert [each[0] for each in up.door.commands if b":grant:" in each[1]] == [
+            b"UNLINK",
+            b"HSET",
+            b"PEXPIRE",
+        ] * 3
+        assert up.differences() == {}
+        encodings = sorted(up.door.redis.object("encoding", key) for key in up.wanted())
+        assert encodings == [b"hashtable", b"listpack", b"listpack"]
 
     def test_a_hundred_thousand_within_five_seconds(self, node: SharingNode) -> None:
         """By the pieces' pace: each at most a millisecond's work, a pause between them."""

@@ -13,7 +13,14 @@ from typing import NamedTuple
 
 from enforcer.ledger import Account, Holding
 from enforcer.sharing.records.keys import Keys, grant_tail_of
-from enforcer.sharing.records.reasons import SharedReason, escape, in_two, permission, reasons_octets
+from enforcer.sharing.records.reasons import (
+    COMPACT_BYTES,
+    SharedReason,
+    escape,
+    in_two,
+    permission,
+    reasons_octets,
+)
 from enforcer.sharing.records.resp import bulk
 from enforcer.sharing.records.seal import VERSION, Keyring, octets
 from policy.grants import Reason
@@ -23,8 +30,16 @@ FIELDS = 11
 SEVERAL = Reason("", "", "")
 """Stands for the reasons of a record that has more than one: it is written anew at every change."""
 
+OWN_FIELDS = 4
+"""Of these, fields that differ between the grants of one pod."""
+MODEL_S = 5.0
+"""A record that is to end sooner is no model: it must not end before it was copied."""
+
 _UNLINK = b"*2\r\n$6\r\nUNLINK\r\n"
+_COPY = b"*4\r\n$4\r\nCOPY\r\n"
+_REPLACE = b"$7\r\nREPLACE\r\n"
 _HSET = b"*%d\r\n$4\r\nHSET\r\n" % (2 + 2 * FIELDS)
+_HSET_OWN = b"*%d\r\n$4\r\nHSET\r\n" % (2 + 2 * OWN_FIELDS)
 _PEXPIRE = b"*3\r\n$7\r\nPEXPIRE\r\n"
 
 
@@ -36,6 +51,13 @@ class _Parts(NamedTuple):
     key: bytes
     before: bytes
     after: bytes
+
+
+class _Model(NamedTuple):
+    """A record that was just written whole; the pod's others are its copies but for what is their own."""
+
+    parts: _Parts
+    named: bytes
 
 
 class Composer:
@@ -53,31 +75,46 @@ class Composer:
         self._ago = ago
         self._parts: dict[bytes, _Parts] = {}
         self._realized = (float("nan"), b"")
+        self._model: _Model | None = None
 
     def begin(self, keyring: Keyring, now: float) -> None:
-        """Make what follows by these keys, at this instant, under the generation of now."""
+        """Make what follows, all of it in one transaction, by these keys, at this instant and generation."""
         self._mac = keyring.mac
         self._now = now
         self._generation = self._generation_now()
+        self._model = None
 
-    def write(self, account: Account, holding: Holding, *, replaces: bool) -> tuple[bytes, ...]:
+    def has_model(self, account: Account) -> bool:
+        """Say whether a record of the account was written since ``begin`` that ``write`` may copy."""
+        return self._model is not None and self._model.parts.account is account
+
+    def write(
+        self, account: Account, holding: Holding, *, replaces: bool, copies: bool = False
+    ) -> tuple[bytes, ...]:
         """Return the commands that write the record of a live holding: its fields, and its life.
 
-        ``replaces``: whatever lies there is removed first. Notes in ``holding.shared`` what the record says.
+        ``replaces``: whatever lies there is removed first. ``copies``: the same by a copy of the account's
+        model, and the fields that are its own. Notes in ``holding.shared`` what the record says.
         """
         parts = self._parts.get(account.source)
         if parts is None or parts.account is not account or parts.generation != self._generation:
             parts = self._made(account)
         named, now = _named(parts, holding), self._now
+        left_s = holding.until - now
         if self._realized[0] != holding.realized_at:
             self._realized = holding.realized_at, bulk(octets(self._ago(now - holding.realized_at)))
         reasons, reasons2 = in_two(self._reasons(holding))
-        said = b"%b%b%b$7\r\nreasons\r\n$%d\r\n%b\r\n$8\r\nreasons2\r\n$%d\r\n%b\r\n%b" % (
-            named, parts.before, self._realized[1],
-            len(reasons), reasons, len(reasons2), reasons2, parts.after,
+        own = b"$10\r\nrealizedAt\r\n%b$7\r\nreasons\r\n$%d\r\n%b\r\n$8\r\nreasons2\r\n$%d\r\n%b\r\n" % (
+            self._realized[1], len(reasons), reasons, len(reasons2), reasons2,
         )  # fmt: skip
-        sealed = b"%b%b$3\r\nmac\r\n$32\r\n%b\r\n" % (_HSET, said, self._mac(said))
-        life = _expire(named, holding.until - now)
+        said = b"%b%b%b%b" % (named, parts.before, own, parts.after)
+        mac, life = self._mac(said), _expire(named, left_s)
+        if copies and self._model is not None:
+            copy = b"%b%b%b%b" % (_COPY, self._model.named, named, _REPLACE)
+            return copy, b"%b%b%b$3\r\nmac\r\n$32\r\n%b\r\n" % (_HSET_OWN, named, own, mac), life
+        if replaces and left_s > MODEL_S and len(reasons) <= COMPACT_BYTES >= len(reasons2):
+            self._model = _Model(parts, named)
+        sealed = b"%b%b$3\r\nmac\r\n$32\r\n%b\r\n" % (_HSET, said, mac)
         return (_UNLINK + named, sealed, life) if replaces else (sealed, life)
 
     def renew(self, account: Account, holding: Holding) -> bytes:
@@ -117,7 +154,7 @@ class Composer:
         }
         after = {b"session": octets(self._session), b"uid": octets(identity.uid), b"v": VERSION}
         start = self._keys.grants_of(identity.source)
-        parts = _Parts(account, generation, start, _pairs(before) + bulk(b"realizedAt"), _pairs(after))
+        parts = _Parts(account, generation, start, _pairs(before), _pairs(after))
         self._parts[identity.source] = parts
         return parts
 

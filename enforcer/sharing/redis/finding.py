@@ -34,6 +34,7 @@ def needed_commands(home: bytes, *, is_cluster: bool) -> list[tuple[bytes, ...]]
         (b"HSET", key, b"f", b"v"),
         (b"HSET", other, b"f", b"v"),
         (b"HDEL", other, b"f"),
+        (b"COPY", key, key + b"s", b"REPLACE"),
         (b"PEXPIRE", key, b"1"),
         (b"DEL", key),
         (b"UNLINK", key),
