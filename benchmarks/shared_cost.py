@@ -1,8 +1,10 @@
 """What sharing costs the enforcer, alone: the ledger, the publisher and the door against a real Redis.
 
-Run: ``python -m benchmarks.shared_cost``. A process of its own opens grants at a steady rate, once into the
-ledger that shares nothing, once into the one that shares; the difference of the CPU that all its threads used
-is what sharing costs. No kernel, no resolver, no network: nothing else is in the figure.
+Run: ``python -m benchmarks.shared_cost``. Two processes open grants at a steady rate, one into the ledger
+that shares nothing, one into the one that shares, by turns: each half a second, while the other rests, so
+that what slows the machine slows both. The difference of the CPU that all their threads use in their turns
+is what sharing costs. No kernel, no resolver, no network: nothing else is in the figure. Pauses are set as
+the enforcer sets them.
 """
 
 from __future__ import annotations
@@ -15,8 +17,14 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from policy.runtime import pauses
+
 GRANTS_A_SECOND, SECONDS, TURN_S = 2_000, 15.0, 0.002
 """A turn opens what came since the last: four grants, as a node under that load does."""
+LOADED_S, SLICE_S = 0.5, 0.75
+"""Of each turn so much with grants, and all of it: what was opened is written within it."""
+A_TURN = int(GRANTS_A_SECOND * LOADED_S)
+STARTING_S = 3.0
 TTL_S = 120.0
 POLICY, RULE = "obot-mcp/obot-mnp-ms1crm7k-fw", "allow-approved-egress"
 PODS = 20
@@ -35,8 +43,9 @@ class Cost(NamedTuple):
         return self.shared_us - self.alone_us
 
 
-def _opened(kind: str, path: str, renews: bool, seconds: float) -> dict[str, float]:
+def _opened(kind: str, path: str, renews: bool, seconds: float, start_at: float) -> dict[str, float]:
     """Run the load in this process; returns its CPU microseconds a grant and what was published."""
+    pauses.begin()
     from twisted.internet import reactor
 
     from enforcer.elements import grant_keys
@@ -62,7 +71,7 @@ def _opened(kind: str, path: str, renews: bool, seconds: float) -> dict[str, flo
         for pod in range(PODS)
     ]
     permit = Permit("tcp", 443, 443, POLICY, RULE)
-    total = int(GRANTS_A_SECOND * seconds)
+    total = max(int(seconds / LOADED_S), 1) * A_TURN
     distinct = total // 4 if renews else total
     openings = []
     for number in range(distinct):
@@ -71,36 +80,36 @@ def _opened(kind: str, path: str, renews: bool, seconds: float) -> dict[str, flo
         [key] = grant_keys(account.identity.source, destination, permit)
         openings.append((account, key, Reason(f"h{number % 500}.example.com", POLICY, RULE)))
     publisher = _publishing(ledger, path, reactor) if shares else None
-    result: dict[str, float] = {}
+    cpu_s: list[float] = []
 
-    def begin() -> None:
-        began_at, used_s = time.monotonic(), time.process_time()
-        done = 0
+    def turn(part: int, done: int, goes_on_until: float) -> None:
+        now = time.monotonic()
+        due = min(int((now - goes_on_until + LOADED_S) * GRANTS_A_SECOND), A_TURN) + part * A_TURN
+        if due > done:
+            until = now + TTL_S
+            ledger.adopt([opening_of(*openings[n % distinct], until) for n in range(done, due)], now)
+        if due < (part + 1) * A_TURN:
+            reactor.callLater(TURN_S, turn, part, due, goes_on_until)
 
-        def turn() -> None:
-            nonlocal done
-            now = time.monotonic()
-            due = min(int((now - began_at) * GRANTS_A_SECOND), total)
-            if due > done:
-                until = now + TTL_S
-                ledger.adopt([opening_of(*openings[n % distinct], until) for n in range(done, due)], now)
-                done = due
-            if done < total:
-                reactor.callLater(TURN_S, turn)
-            else:
-                reactor.callLater(0.5, end, time.process_time())
+    def begin(part: int) -> None:
+        if part == 0:
+            pauses.settle()
+        cpu_s.append(time.process_time())
+        turn(part, part * A_TURN, time.monotonic() + LOADED_S)
+        reactor.callLater(SLICE_S, rest)
 
-        def end(_: float) -> None:
-            result["cpu_us"] = (time.process_time() - used_s) / total * 1e6
-            if publisher is not None:
-                result["published"] = publisher.published
-                result["dropped"] = publisher.dropped
-            reactor.stop()
+    def rest() -> None:
+        cpu_s.append(time.process_time())
 
-        turn()
-
-    reactor.callLater(1.5, begin)
+    parts = max(int(seconds / LOADED_S), 1)
+    for part in range(parts):
+        reactor.callLater(start_at - time.monotonic() + 2 * part * SLICE_S, begin, part)
+    reactor.callLater(start_at - time.monotonic() + 2 * parts * SLICE_S, reactor.stop)
     reactor.run()
+    used_s = sum(cpu_s[1::2]) - sum(cpu_s[::2])
+    result = {"cpu_us": used_s / total * 1e6}
+    if publisher is not None:
+        result |= {"published": publisher.published, "dropped": publisher.dropped}
     return result
 
 
@@ -159,12 +168,25 @@ def _publishing(ledger: Any, path: str, reactor: Any) -> Any:
     return publisher
 
 
-def _run(kind: str, path: Path, what: str, seconds: float) -> dict[str, float]:
-    argv = [sys.executable, "-m", "benchmarks.shared_cost", kind, str(path), what, str(seconds)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(done.stderr)
-    row: dict[str, float] = json.loads(done.stdout)
+def _started(kind: str, path: Path, what: str, seconds: float, start_at: float) -> subprocess.Popen[str]:
+    argv = [
+        sys.executable,
+        "-m",
+        "benchmarks.shared_cost",
+        kind,
+        str(path),
+        what,
+        str(seconds),
+        str(start_at),
+    ]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _ended(process: subprocess.Popen[str]) -> dict[str, float]:
+    out, errors = process.communicate()
+    if process.returncode != 0:
+        raise SystemExit(errors)
+    row: dict[str, float] = json.loads(out)
     return row
 
 
@@ -173,8 +195,10 @@ def measure(what: str, seconds: float = SECONDS) -> Cost:
     from enforcer.demo.stores import Store
 
     with tempfile.TemporaryDirectory() as name, Store(Path(name) / "store") as store:
-        alone = _run("alone", store.path, what, seconds)
-        shared = _run("shared", store.path, what, seconds)
+        start_at = time.monotonic() + STARTING_S
+        ways = {"alone": start_at, "shared": start_at + SLICE_S}
+        running = [_started(kind, store.path, what, seconds, at) for kind, at in ways.items()]
+        alone, shared = map(_ended, running)
         if shared["dropped"]:
             raise SystemExit(f"{shared['dropped']:.0f} records were let go: nothing was measured")
         grants = len(store.cli("--scan", "--pattern", "*:grant:*").splitlines())
@@ -191,8 +215,8 @@ def _memory(store: Any) -> int:
 def main() -> int:
     """Measure both; or, with arguments, be the process that is measured."""
     if len(sys.argv) > 1:
-        kind, path, what, seconds = sys.argv[1:]
-        print(json.dumps(_opened(kind, path, what == "renewed", float(seconds))))
+        kind, path, what, seconds, start_at = sys.argv[1:]
+        print(json.dumps(_opened(kind, path, what == "renewed", float(seconds), float(start_at))))
     else:
         found = {what: measure(what) for what in ("new", "renewed")}
         rows = {what: {**cost._asdict(), "added_us": cost.added_us} for what, cost in found.items()}

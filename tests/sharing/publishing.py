@@ -100,7 +100,7 @@ class NearDoor:
         self.refuses = False
         """Every command is answered with an error while it does."""
         self.commands: list[tuple[bytes, ...]] = []
-        self.largest = 0
+        self.largest = self.transactions = 0
 
     @property
     def backlog(self) -> int:
@@ -140,6 +140,7 @@ class NearDoor:
             written, self._written = self._written, []
             for commands, done in written:
                 self.largest = max(self.largest, len(commands))
+                self.transactions += 1
                 replies = self._executed(commands) if self.is_up else None
                 if done is not None:
                     done(replies)

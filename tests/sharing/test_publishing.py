@@ -28,6 +28,10 @@ from policy.grants import Reason
 from tests.sharing.publishing import A4, A6, B4, SLOWED, SharingNode, identity, opening
 
 TO, OTHER, TO6 = (to_packed(text) for text in ("203.0.113.7", "203.0.113.8", "2001:db8::7"))
+SOON_S = publishing.FLUSH_S + 0.01
+"""Within it a change is written."""
+TWICE_S = 2 * publishing.FLUSH_S + 0.01
+"""Within it a change is written again that met something else."""
 RETURN_S = 5.0
 """So long after Redis is back it equals the truth."""
 
@@ -73,7 +77,7 @@ class TestGrants:
     def test_written(self, up: SharingNode) -> None:
         """Soon after it was opened, as the contract has it."""
         open_(up, reason="api.example.com")
-        up.run(0.06)
+        up.run(SOON_S)
         (key,) = up.shared()
         assert key == b"nameward:default:{node-a}:grant:10.0.0.1:203.0.113.7:tcp:443"
         fields: Any = up.door.redis.hgetall(key)
@@ -83,14 +87,14 @@ class TestGrants:
             b"node": b"node-a",
             b"pod": b"a",
             b"realizedAt": b"at 1000.500",
-            b"reasons": b"api.example.com mcp/web/allow 60.0",
+            b"reasons": b"api.example.com mcp/web/allow 59.9",
             b"reasons2": b"",
             b"session": b"0123abcd",
             b"uid": b"uid-a",
             b"v": b"1",
         }
         assert up.door.redis.object("encoding", key) in {b"listpack", b"ziplist"}
-        assert 59_900 < up.door.redis.pttl(key) / SLOWED <= 60_000
+        assert 59_800 < up.door.redis.pttl(key) / SLOWED <= 60_000
         assert said(up) == [b"HSET", b"PEXPIRE"]
 
     def test_the_short_way_writes_what_the_long_way_says(self, up: SharingNode) -> None:
@@ -99,7 +103,7 @@ class TestGrants:
         for reason in ("x y", "é; z", "p%"):
             open_(up, TO6, 50.0 + len(reason), reason, first=100, last=300)
         open_(up, reason="\x00/")
-        up.run(0.06)
+        up.run(SOON_S)
         written = {
             parts[1]: dict(zip(parts[2::2], parts[3::2], strict=True))
             for parts in up.door.commands
@@ -116,21 +120,21 @@ class TestGrants:
     def test_renewed(self, up: SharingNode) -> None:
         """One command, whatever the number of renewals since the last look."""
         open_(up)
-        up.run(0.06)
+        up.run(SOON_S)
         said(up)
         for for_s in (70.0, 80.0, 90.0):
             open_(up, for_s=for_s)
-        up.run(0.06)
+        up.run(SOON_S)
         assert said(up) == [b"PEXPIRE"]
         assert up.differences() == {}
 
     def test_renewed_when_its_record_is_gone(self, up: SharingNode) -> None:
         """Somebody has removed it (or Redis evicted it): it is written again."""
         open_(up)
-        up.run(0.06)
+        up.run(SOON_S)
         up.door.redis.delete(*up.wanted())
         open_(up, for_s=90.0)
-        up.run(0.1)
+        up.run(TWICE_S)
         assert up.differences() == {}
 
     @pytest.mark.parametrize("garbage", ["string", "list", "other"])
@@ -139,34 +143,34 @@ class TestGrants:
         key = b"nameward:default:{node-a}:grant:10.0.0.1:203.0.113.7:tcp:443"
         spoil(up, key, garbage)
         open_(up)
-        up.run(0.1)
+        up.run(TWICE_S)
         assert up.differences() == {}
         assert up.wanted()
         spoil(up, key, garbage)
         open_(up, reason="b")
-        up.run(0.1)
+        up.run(TWICE_S)
         assert up.differences() == {}
         assert up.publisher.rejected == 0
         said(up)
         open_(up, for_s=70.0, reason="b")
-        up.run(0.1)
+        up.run(TWICE_S)
         assert said(up) == [b"HSET", b"PEXPIRE"]
 
     def test_another_reason(self, up: SharingNode) -> None:
         """Joins, and its record says so; later it ends while the first goes on."""
         open_(up, for_s=60.0, reason="long")
-        up.run(0.06)
+        up.run(SOON_S)
         open_(up, for_s=20.0, reason="short")
-        up.run(0.06)
+        up.run(SOON_S)
         assert len(up.record(next(iter(up.shared()))).reasons) == 2
         up.run(25.0)
         assert up.differences() == {}
         open_(up, for_s=60.0, reason="long")
-        up.run(0.06)
+        up.run(SOON_S)
         assert [each.name for each in up.record(next(iter(up.shared()))).reasons] == ["long"]
         said(up)
         open_(up, for_s=70.0, reason="long")
-        up.run(0.06)
+        up.run(SOON_S)
         assert said(up) == [b"PEXPIRE"]
 
     def test_one_of_several_is_renewed(self, up: SharingNode) -> None:
@@ -183,17 +187,17 @@ class TestGrants:
     def test_revoked(self, up: SharingNode) -> None:
         """Its record goes with it."""
         open_(up)
-        up.run(0.06)
+        up.run(SOON_S)
         said(up)
         up.ledger.replace(up.ledger.accounts[A4], [])
-        up.run(0.06)
+        up.run(SOON_S)
         assert said(up) == [b"UNLINK"]
         assert up.shared() == {}
 
     def test_its_time_is_over(self, up: SharingNode) -> None:
         """Nothing is to be written: it has expired there too."""
         open_(up, for_s=30.0)
-        up.run(0.06)
+        up.run(SOON_S)
         said(up)
         up.run(40.0)
         account = up.ledger.accounts[A4]
@@ -207,33 +211,33 @@ class TestGrants:
         """Costs nothing."""
         open_(up)
         up.ledger.close_account(A4)
-        up.run(0.1)
+        up.run(TWICE_S)
         assert said(up) == []
 
     def test_a_revision_that_changes_nothing(self, up: SharingNode) -> None:
         """Costs nothing, whatever the generation."""
         open_(up)
-        up.run(0.06)
+        up.run(SOON_S)
         said(up)
         account = up.ledger.accounts[A4]
         up.generation += 1
         up.ledger.replace(account, [copy_of(each) for each in account.holdings()])
-        up.run(0.1)
+        up.run(TWICE_S)
         assert said(up) == []
         open_(up, for_s=90.0)
-        up.run(0.1)
+        up.run(TWICE_S)
         assert said(up) == [b"PEXPIRE"]
 
     def test_decided_by_another_rule(self, up: SharingNode) -> None:
         """A revision that keeps a grant for another reason writes it anew, with its generation."""
         open_(up)
-        up.run(0.06)
+        up.run(SOON_S)
         account = up.ledger.accounts[A4]
         up.generation += 1
         (holding,) = account.holdings()
         other = Reason("a", "mcp/other", "rule")
         up.ledger.replace(account, [copy_of(holding, reasons={other: holding.until})])
-        up.run(0.06)
+        up.run(SOON_S)
         ((key, shown),) = up.shared().items()
         assert list(shown.reasons) == [other]
         assert up.record(key).generation == 4
@@ -242,10 +246,10 @@ class TestGrants:
         """Its grants are its own, the old one's are gone."""
         open_(up)
         open_(up, OTHER)
-        up.run(0.06)
+        up.run(SOON_S)
         up.ledger.open_account(identity(A4, "uid-b", "mcp/b"))
         open_(up)
-        up.run(0.06)
+        up.run(SOON_S)
         (shown,) = up.shared().values()
         assert (shown.pod, shown.uid, shown.address) == ("mcp/b", "uid-b", "203.0.113.7")
 
@@ -262,6 +266,28 @@ class TestGrants:
         assert up.door.largest <= 3 * PIECE
         assert up.differences() == {}
         assert len(up.wanted()) == 2000
+
+    def test_two_thousand_a_second_travel_together(self, up: SharingNode) -> None:
+        """What a transaction costs is shared by some two hundred: ten a second, of two commands a grant."""
+        account, written = up.ledger.accounts[A4], up.door.transactions
+        for turn in range(500):
+            far = [bytes((203, turn >> 8, turn & 255, number)) for number in range(4)]
+            up.ledger.adopt(
+                [each for one in far for each in opening(account, one, up.clock() + 60)], up.clock()
+            )
+            up.run(0.002)
+        up.run(SOON_S)
+        about_grants = [parts[0] for parts in up.door.commands if b":grant:" in parts[1]]
+        assert Counter(about_grants) == {b"HSET": 2000, b"PEXPIRE": 2000}
+        assert up.door.transactions - written <= 11 + 2, "of grants, and heartbeats"
+        up.door.commands.clear()
+        later = up.clock() + 90
+        up.ledger.adopt(
+            [again for each in account.holdings() for again in opening(account, each.destination, later)],
+            up.clock(),
+        )
+        up.run(SOON_S + 0.02)
+        assert Counter(parts[0] for parts in up.door.commands if b":grant:" in parts[1]) == {b"PEXPIRE": 2000}
 
     def test_an_answer_costs_marks_alone(self, up: SharingNode) -> None:
         """Nothing is sent within the turn that opens."""
@@ -283,7 +309,7 @@ class TestReturn:
         """Is there, or gone, after its return."""
         for destination in (TO, OTHER):
             open_(up, destination)
-        up.run(0.1)
+        up.run(TWICE_S)
         up.lose()
         account = up.ledger.accounts[A4]
         up.ledger.forget(account, next(account.holdings()), None)
@@ -298,14 +324,14 @@ class TestReturn:
     def test_from_an_old_copy(self, up: SharingNode, *, shortened: bool) -> None:
         """What was revoked, and acknowledged, may be back: it is taken away again."""
         open_(up)
-        up.run(0.1)
+        up.run(TWICE_S)
         (key,) = up.shared()
         dump = up.door.redis.dump(key)
         account = up.ledger.accounts[A4]
         if shortened:
             (holding,) = account.holdings()
             up.ledger.replace(account, [copy_of(holding, until=up.clock() + 2.0)])
-            up.run(0.1)
+            up.run(TWICE_S)
         up.ledger.replace(account, [])
         up.run(5.0)
         up.lose()
@@ -340,7 +366,7 @@ class TestReturn:
     def test_others_content_under_our_keys(self, up: SharingNode, garbage: str) -> None:
         """Of any type, sealed or not: it is replaced."""
         open_(up)
-        up.run(0.1)
+        up.run(TWICE_S)
         keys = [*up.shared(), up.keys.heartbeat, up.keys.pod(A4), up.keys.nodes]
         up.lose()
         for key in [*keys, up.keys.blocked, up.keys.requests, up.keys.acks]:
@@ -381,7 +407,7 @@ class TestReturn:
         for number in range(300):
             open_(up, number.to_bytes(4, "big"))
         for executed in (True, False, True):
-            up.run(0.055)
+            up.run(publishing.FLUSH_S + 0.005)
             up.lose(executed=executed)
             up.ledger.forget(up.ledger.accounts[A4], next(up.ledger.accounts[A4].holdings()), None)
             up.up()
@@ -563,7 +589,7 @@ class TestBounds:
     def test_nothing_piles_up_while_it_is_lost(self, up: SharingNode) -> None:
         """Changes leave no marks then; removals do, one for each record that was written."""
         open_(up)
-        up.run(0.1)
+        up.run(TWICE_S)
         said(up)
         up.lose()
         for number in range(500):
@@ -916,7 +942,7 @@ class Story:
         self.node.run(step.seconds)
 
     def flush(self, step: Step) -> None:
-        self.node.run(0.05)
+        self.node.run(publishing.FLUSH_S)
 
     def lose(self, step: Step) -> None:
         if self.node.door.is_up:
@@ -971,7 +997,7 @@ def test_marks_alone_are_enough(lasting_store: Store, story: list[Step]) -> None
         for step in story:
             if step.what not in {"lose", "lose-unsent", "back", "empty"}:
                 plays.play(step)
-                node.run(0.11)
+                node.run(TWICE_S)
                 assert node.differences() == {}
         assert node.publisher.resyncs == 1
     finally:

@@ -26,11 +26,11 @@ from enforcer.sharing.records.roll import seen_octets
 from enforcer.sharing.records.seal import VERSION, Keyring, seal
 from enforcer.sharing.redis.entries import instant_of
 
-FLUSH_S = 0.05
-"""How long changes are gathered: a piece costs half as much a grant as five small ones."""
+FLUSH_S = 0.1
+"""How long changes are gathered: each transaction costs as much as some thirty grants, whatever is in it."""
 PIECE_S = 0.001
 """The pause between pieces while there are more."""
-PIECE = 128
+PIECE = 256
 PODS_PIECE = 24
 REFUSED_S = 0.2
 AHEAD_MS = 10_000
