@@ -85,7 +85,7 @@ class SharingNode:
         ago: Callable[[float], str] = wall_now,
         **facts: object,
     ) -> None:
-        self._turns = turns
+        self.turns = turns
         self.name = name
         self.troubles: list[str] = []
         self._is_stopped = False
@@ -174,17 +174,17 @@ class SharingNode:
         self.publisher.start()
         self.door.start()
         self._tick()
-        self._turns.until(lambda: self.door.is_up or bool(self.troubles))
+        self.turns.until(lambda: self.door.is_up or bool(self.troubles))
         assert self.troubles == []
         self.settle()
 
     def _tick(self) -> None:
         self.remote.tick()
-        self._turns.later(TICK_S, self._tick)
+        self.turns.later(TICK_S, self._tick)
 
     def settle(self) -> None:
         """Wait until Redis has what this node holds."""
-        self._turns.until(lambda: self.publisher.is_settled and not self.troubles)
+        self.turns.until(lambda: self.publisher.is_settled and not self.troubles)
 
     def stop(self) -> None:
         """End as a killed one does, once."""
@@ -197,7 +197,7 @@ class SharingNode:
         """Ask the view, and wait for what it finds of the other nodes."""
         came: list[Found] = []
         close = self.view.find(Request(**request), (), came.append)  # type: ignore[arg-type]
-        self._turns.until(lambda: bool(came))
+        self.turns.until(lambda: bool(came))
         close()
         return came[0]
 

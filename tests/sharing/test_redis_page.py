@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -192,7 +193,10 @@ def test_the_page_shows_what_comes(page: Page, shown: list[SharingNode], command
     """Each command, with the functions of the page, as the user who looks."""
     for node in shown[:2]:
         node.settle()
-    came = page.run(f"{the_one('rows()')}\n{command}")
+    with ThreadPoolExecutor(1) as shell:  # their heartbeats go on beside it, however slow it is
+        running = shell.submit(page.run, f"{the_one('rows()')}\n{command}")
+        shown[0].turns.until(running.done, 120.0)
+    came = running.result()
     if WRITE:
         text = PAGE.read_text()
         PAGE.write_text(text.replace(f"$ {command}\n{output}", f"$ {command}\n{came}", 1))
