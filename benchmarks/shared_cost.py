@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,8 @@ GRANTS_A_SECOND, SECONDS, TURN_S = 2_000, 15.0, 0.002
 LOADED_S, SLICE_S = 0.5, 0.75
 """Of each turn so much with grants, and all of it: what was opened is written within it."""
 A_TURN = int(GRANTS_A_SECOND * LOADED_S)
-STARTING_S = 3.0
+STARTING_S = 1.5
+"""From when both processes are ready to the first grant: Redis is found meanwhile."""
 TTL_S = 120.0
 POLICY, RULE = "obot-mcp/obot-mnp-ms1crm7k-fw", "allow-approved-egress"
 PODS = 20
@@ -43,7 +45,7 @@ class Cost(NamedTuple):
         return self.shared_us - self.alone_us
 
 
-def _opened(kind: str, path: str, renews: bool, seconds: float, start_at: float) -> dict[str, float]:
+def _opened(kind: str, path: str, renews: bool, seconds: float) -> dict[str, float]:
     """Run the load in this process; returns its CPU microseconds a grant and what was published."""
     pauses.begin()
     from twisted.internet import reactor
@@ -101,10 +103,12 @@ def _opened(kind: str, path: str, renews: bool, seconds: float, start_at: float)
     def rest() -> None:
         cpu_s.append(time.process_time())
 
+    print("ready", flush=True)
+    start_at = max(float(sys.stdin.readline()), time.monotonic())
     parts = max(int(seconds / LOADED_S), 1)
     for part in range(parts):
-        reactor.callLater(start_at - time.monotonic() + 2 * part * SLICE_S, begin, part)
-    reactor.callLater(start_at - time.monotonic() + 2 * parts * SLICE_S, reactor.stop)
+        reactor.callLater(max(start_at - time.monotonic(), 0) + 2 * part * SLICE_S, begin, part)
+    reactor.callLater(max(start_at - time.monotonic(), 0) + 2 * parts * SLICE_S, reactor.stop)
     reactor.run()
     used_s = sum(cpu_s[1::2]) - sum(cpu_s[::2])
     result = {"cpu_us": used_s / total * 1e6}
@@ -168,22 +172,19 @@ def _publishing(ledger: Any, path: str, reactor: Any) -> Any:
     return publisher
 
 
-def _started(kind: str, path: Path, what: str, seconds: float, start_at: float) -> subprocess.Popen[str]:
-    argv = [
-        sys.executable,
-        "-m",
-        "benchmarks.shared_cost",
-        kind,
-        str(path),
-        what,
-        str(seconds),
-        str(start_at),
-    ]
-    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def _started(kind: str, path: Path, what: str, seconds: float) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "benchmarks.shared_cost", kind, str(path), what, str(seconds)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
-def _ended(process: subprocess.Popen[str]) -> dict[str, float]:
-    out, errors = process.communicate()
+def _ready(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    process.stdout.readline()
+
+
+def _ended(process: subprocess.Popen[str], start_at: float) -> dict[str, float]:
+    out, errors = process.communicate(f"{start_at}\n")
     if process.returncode != 0:
         raise SystemExit(errors)
     row: dict[str, float] = json.loads(out)
@@ -195,10 +196,12 @@ def measure(what: str, seconds: float = SECONDS) -> Cost:
     from enforcer.demo.stores import Store
 
     with tempfile.TemporaryDirectory() as name, Store(Path(name) / "store") as store:
+        running = [_started(kind, store.path, what, seconds) for kind in ("alone", "shared")]
+        for process in running:
+            _ready(process)
         start_at = time.monotonic() + STARTING_S
-        ways = {"alone": start_at, "shared": start_at + SLICE_S}
-        running = [_started(kind, store.path, what, seconds, at) for kind, at in ways.items()]
-        alone, shared = map(_ended, running)
+        with ThreadPoolExecutor(2) as pool:
+            alone, shared = pool.map(_ended, running, (start_at, start_at + SLICE_S))
         if shared["dropped"]:
             raise SystemExit(f"{shared['dropped']:.0f} records were let go: nothing was measured")
         grants = len(store.cli("--scan", "--pattern", "*:grant:*").splitlines())
@@ -215,8 +218,8 @@ def _memory(store: Any) -> int:
 def main() -> int:
     """Measure both; or, with arguments, be the process that is measured."""
     if len(sys.argv) > 1:
-        kind, path, what, seconds, start_at = sys.argv[1:]
-        print(json.dumps(_opened(kind, path, what == "renewed", float(seconds), float(start_at))))
+        kind, path, what, seconds = sys.argv[1:]
+        print(json.dumps(_opened(kind, path, what == "renewed", float(seconds))))
     else:
         found = {what: measure(what) for what in ("new", "renewed")}
         rows = {what: {**cost._asdict(), "added_us": cost.added_us} for what, cost in found.items()}
