@@ -7,6 +7,8 @@ import time
 import pytest
 
 from enforcer.demo import places, scenes_attacks, scenes_names
+from enforcer.demo.lab import TEMP_SERVER
+from enforcer.demo.processes import LONG_S, wait_until
 from enforcer.demo.scenes import Scene, Stage, play
 from enforcer.demo.stub import Stub
 
@@ -46,9 +48,12 @@ def test_an_answer_is_usable_until_its_ttl_has_run_out(stage: Stage) -> None:
 
 def test_a_lookup_over_one_family_opens_only_what_was_answered(stage: Stage) -> None:
     """Asking for A opens no IPv6 address; asking over IPv6 transport opens the IPv4 answer."""
-    over_v6 = Stub(stage.temp.space, "fd00:10:96::a")
-    answer = over_v6.ask(places.TEMP, "A")
-    good4, good6 = places.SITE_OF[places.TEMP]
-    assert answer.addresses == (good4,)
-    assert stage.temp.connect(good4).ok
-    assert not stage.temp.connect(good6).ok
+    pod = stage.lab.add_pod(TEMP_SERVER, 21)
+    try:
+        over_v6 = Stub(pod.space, "fd00:10:96::a")
+        good4, good6 = places.SITE_OF[places.TEMP]
+        assert wait_until(lambda: over_v6.ask(places.TEMP, "A").addresses == (good4,), LONG_S)
+        assert pod.connect(good4).ok
+        assert not pod.connect(good6).ok
+    finally:
+        stage.lab.remove_pod(pod)
