@@ -27,6 +27,8 @@ class Bridging:
         self._structure = bridge_table(layout, {})
         self._bridged = Bridged()
         self._held: Contents = {}
+        self._wanted: Contents = {}
+        """What was to be brought; more than ``_held`` after a refusal."""
         self._built = ""
         """The structure that stands, without elements; "" before the first."""
         self._fingerprint: str | None = ""
@@ -56,7 +58,7 @@ class Bridging:
         self, pods: Mapping[bytes, bool], ports: Mapping[bytes, str], ready: Iterable[str] | None = None
     ) -> None:
         """Bring about what follows from this; arguments as those of ``contents``."""
-        wanted = contents(self._layout, self._bridged, pods, ports, ready)
+        wanted = self._wanted = contents(self._layout, self._bridged, pods, ports, ready)
         if self._built != self._structure or self._fingerprint is None:
             self._install(wanted)
             return
@@ -70,8 +72,12 @@ class Bridging:
         """Put the table back as it was brought; True if it was not. ``deep``: its elements, too."""
         was_changed = not self.is_built
         if self._built and (was_changed or deep):
-            self._install(self._held)
+            self._install(self._wanted)
         return was_changed
+
+    def holds(self, source: bytes, port: str) -> bool:
+        """Say whether the kernel acknowledged that this port alone has this address."""
+        return (port, source) in self._held.get("source4" if len(source) == 4 else "source6", frozenset())
 
     @property
     def is_built(self) -> bool:

@@ -269,6 +269,7 @@ def _pods(pods: Iterable[KnownPod], shared: Container[str]) -> Iterator[tuple[st
         yield f"pods{v}", pod.address
         if pod.governed:
             yield f"governed{v}", pod.address
+            yield f"self{v}", pod.address + pod.address
         if pod.interface:
             yield f"podsrc{v}", interface_key(pod.interface) + pod.address
             if pod.interface not in shared:
@@ -286,6 +287,7 @@ NODE_SETS = (
             "podsrc",
             "pods",
             "governed",
+            "self",
             "cluster",
             "peers",
             "never",

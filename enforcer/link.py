@@ -254,8 +254,17 @@ class LinkHub(Factory):
             self.wake()
 
     def _turn(self) -> None:
-        """Answer a bounded part of what is queued, each connection its share, in one transaction."""
+        """Answer a part of what is queued; should that fail, reports are heard and the next turn comes."""
         self._woken = False
+        try:
+            self._answer_a_part()
+        finally:
+            self._hear()
+            self._turn_done()
+            self._turn_again()
+
+    def _answer_a_part(self) -> None:
+        """Answer a bounded part of what is queued, each connection its share, in one transaction."""
         now = self._reactor.seconds()
         waited, paid = self._waiting, self.elsewhere is None or not self.elsewhere.is_owing
         heard = [each for each in waited if each.until > now and self._is_heard(each)]
@@ -278,9 +287,6 @@ class LinkHub(Factory):
         self._granted()
         asked.update((id(each.request), each) for each in waited)
         self._answer([(asked[id(done.request)].link, done) for done in decided])
-        self._hear()
-        self._turn_done()
-        self._turn_again()
 
     def _hear(self) -> None:
         """Hand on what was reported: nobody waits for it."""

@@ -163,15 +163,20 @@ class Reconciler:
 
     def _apply(self, snapshot: Snapshot, claimed: Claims, host: Host) -> None:
         now = self._now()
+        self._bring_bridges(claimed, host, self._installation.bridges)
+        ports = {source: port for source, port in host.ports.items() if self._bridging.holds(source, port)}
+        refused = len(host.ports) - len(ports)
+        host = host._replace(ports=ports)
         wanted = identities(claimed, host, self.fixed.boot_id)
         if not self.believes_new:
             replayed = self._replayed.admitted if self._replayed is not None else frozenset()
             wanted = known_before(wanted, self._identities, replayed)
-        self._bring_bridges(claimed, host, self._installation.bridges)
         if self._replayed is not None:
             self._first(snapshot, claimed, host, wanted, now)
         else:
             self._later(snapshot, claimed, host, wanted, now)
+        if refused:
+            self.trouble = f"the kernel refused {refused} addresses between the ports of bridges"
         self._bring_bridges(claimed, host)
 
     def _later(

@@ -13,9 +13,8 @@ later and which our own next chain clears.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from enforcer.capture import astray, capture_chains, captured, output_chains, questions
+from enforcer.flow_rules import LOOKUPS, from_peers, lookups, opened, replies, static, to_node, to_peers
 from enforcer.layout import (
     BLOCK_SIZES,
     FAMILIES,
@@ -30,7 +29,6 @@ from enforcer.layout import (
     TABLE,
     TCP,
     TYPES,
-    UDP,
     Layout,
     chain,
     clear_mark,
@@ -53,7 +51,6 @@ __all__ = [
     "structure",
 ]
 
-_LOOKUPS = ("", "_block", "_span", "_protocol", "_all")
 _ERROR_MARGIN = 65536
 
 
@@ -138,6 +135,7 @@ def _sets(layout: Layout) -> list[str]:
         pair = f"{ip} . {ip}"
         lines += [
             f"set pods{v} {{ type {ip}; }}",
+            f"set self{v} {{ type {pair}; }}",
             f"set never{v} {{ type {ip}; }}",
             f"set cluster{v} {{ type {ip}; flags interval; }}",
             f"set peers{v} {{ type {ip}; flags interval; }}",
@@ -147,7 +145,7 @@ def _sets(layout: Layout) -> list[str]:
             f"set static{v} {{ type {pair} . inet_proto . inet_service; flags interval; }}",
             f"set static_all{v} {{ type {pair}; flags interval; }}",
         ]
-        for suffix in _LOOKUPS:
+        for suffix in LOOKUPS:
             key = {"_all": pair, "_protocol": f"{pair} . inet_proto"}.get(
                 suffix, f"{pair} . inet_proto . inet_service"
             )
@@ -208,47 +206,6 @@ def _prerouting(layout: Layout) -> list[str]:
 _ROUTERS = "icmpv6 type { nd-router-advert, nd-redirect } goto forged"
 
 
-def _key(ip: str, suffix: str) -> str:
-    """The original tuple as conntrack keeps it, in the shape of the set with this suffix."""
-    addresses = f"ct original {ip} saddr . ct original {ip} daddr"
-    if suffix == "_all":
-        return addresses
-    if suffix == "_protocol":
-        return f"{addresses} . ct original protocol"
-    mask = f" & {0x10000 - BLOCK_SIZES[suffix[1:]]:#x}" if suffix else ""
-    return f"{addresses} . ct original protocol . ct original proto-dst{mask}"
-
-
-def _ported(v: int) -> str:
-    """Packets of flows that have ports: their errors, too."""
-    return f"meta l4proto {{ {TCP}, {UDP}, {ICMP if v == 4 else ICMPV6} }}"
-
-
-def _opened(ip: str, v: int) -> str:
-    """The short way of a flow that an exact element keeps live: what every further packet of it meets.
-
-    It passes nothing that the whole way would not: what comes before ``live`` there refuses a flow with
-    its first packet, and only a flow whose first packet passed is confirmed. Revocation takes the element.
-    """
-    return f"meta nfproto ipv{v} ct status confirmed {_ported(v)} {_key(ip, '')} @live{v} jump opened{v}"
-
-
-def _lookups(ip: str, v: int, kind: Literal["grants", "live"], state: str) -> list[str]:
-    """Return to the caller if an element opens this flow. ICMP comes here as errors of a flow, too;
-    its own flows are in ``_protocol`` and ``_all`` only, where no port is compared."""
-    ported = f"{state} {_ported(v)}"
-    return [
-        f"{ported if s not in ('_protocol', '_all') else state} {_key(ip, s)} @{kind}{s}{v} return"
-        for s in _LOOKUPS
-    ]
-
-
-def _static(ip: str, v: int, state: str = "") -> list[str]:
-    """Interval sets, looked up last: nothing of them is ever written by a grant."""
-    ported = f"{state}{_ported(v)}"
-    return [f"{ported} {_key(ip, '')} @static{v} return", f"{state}{_key(ip, '_all')} @static_all{v} return"]
-
-
 def _filter(layout: Layout) -> list[str]:
     lines: list[str] = []
     exempt = layout.cluster_traffic == "exempt"
@@ -259,8 +216,8 @@ def _filter(layout: Layout) -> list[str]:
             f"up{v}",
             [
                 to_witness(ip, v),
-                "ct direction reply ct state established,related return",
-                *_to_peers(layout, ip, v),
+                *replies(ip, v),
+                *to_peers(layout, ip, v),
                 f"{ports} {_DNS_PORTS} goto port",
                 f"ct status dnat {PORTED} th dport {_DNS_PORTS} goto port",
                 *(
@@ -271,10 +228,10 @@ def _filter(layout: Layout) -> list[str]:
                     if exempt
                     else []
                 ),
-                *_lookups(ip, v, "live", "ct status confirmed"),
+                *lookups(ip, v, "live", "ct status confirmed"),
                 *leaving(ip, v),
-                *_lookups(ip, v, "grants", "ct state new"),
-                *_static(ip, v),
+                *lookups(ip, v, "grants", "ct state new"),
+                *static(ip, v),
                 f"goto denied{v}",
             ],
         )
@@ -283,11 +240,11 @@ def _filter(layout: Layout) -> list[str]:
             [
                 f"ct direction original ct original {ip} saddr @cluster{v} return",
                 "ct direction original ct status dnat ct state new,established,related return",
-                *_from_peers(layout, ip, v),
+                *from_peers(layout, ip, v),
                 f"{ports} {_DNS_PORTS} goto answer",
                 *([f"ct direction reply ct original {ip} daddr {cluster} return"] if exempt else []),
-                *_lookups(ip, v, "live", "ct direction reply"),
-                *_static(ip, v, "ct direction reply "),
+                *lookups(ip, v, "live", "ct direction reply"),
+                *static(ip, v, "ct direction reply "),
                 arriving(ip, v),
                 "goto answer",
             ],
@@ -299,23 +256,6 @@ def _filter(layout: Layout) -> list[str]:
             ['counter name "denied"', f"{talk} {log('denied', layout, '500/second')}", "goto refuse"],
         )
     return [*lines, *_refusals(layout)]
-
-
-def _to_peers(layout: Layout, ip: str, v: int) -> list[str]:
-    """Where port 53 is not captured: other nodes' resolvers, both the address aimed at and what is behind."""
-    if layout.capture:
-        return []
-    aimed = f"ct original proto-dst 53 ct original {ip} daddr @peers{v}"
-    return [f"{PORTED} {aimed} th dport 53 {ip} daddr @peers{v} return"]
-
-
-def _from_peers(layout: Layout, ip: str, v: int) -> list[str]:
-    """Their answers, and the errors of these flows."""
-    if layout.capture:
-        return []
-    packets = f"meta l4proto {{ {TCP}, {UDP}, {ICMP if v == 4 else ICMPV6} }}"
-    flows = f"{packets} ct original protocol {{ {TCP}, {UDP} }}"
-    return [f"ct direction reply {flows} ct original proto-dst 53 ct original {ip} daddr @peers{v} return"]
 
 
 def _refusals(layout: Layout) -> list[str]:
@@ -352,15 +292,15 @@ def _base_chains(layout: Layout) -> list[str]:
     unsettled = "meta nfproto != @settled goto unsettled"
     lines = chain("pass", passed)
     lines += chain("unsettled", [*_BRIDGED, *from_pods(layout, "iif", "drop"), "accept"])
-    for ip, v in FAMILIES:  # a second governed pod at its end has a say of its own: ``down``
-        reached = f"{ip} daddr != @governed{v} goto pass"
-        lines += chain(f"opened{v}", ["ct direction reply goto pass", reached])
+    for ip, v in FAMILIES:  # a second governed pod at the other end has a say of its own
+        there = [f"original {ip} daddr", f"reply {ip} saddr"]
+        lines += chain(f"opened{v}", [f"ct direction {end} != @governed{v} goto pass" for end in there])
     lines += chain(
         "forward",
         [
             "type filter hook forward priority filter - 5; policy accept;",
             unsettled,
-            *[_opened(ip, v) for ip, v in FAMILIES],
+            *[opened(ip, v) for ip, v in FAMILIES],
             *astray(layout),
             *_BRIDGED,
             *up,
@@ -376,6 +316,7 @@ def _base_chains(layout: Layout) -> list[str]:
             neighbours,
             *listen,
             unsettled,
+            *to_node(),
             *up,
             "goto pass",
         ],

@@ -203,6 +203,30 @@ def test_a_table_that_can_be_neither_changed_nor_replaced_is_in_doubt_until_it_i
     assert ("home", ("veth1", bytes.fromhex("020000000009"))) in rig.kernel.between_ports
 
 
+@pytest.mark.parametrize("repaired", [False, True])
+def test_nobody_is_admitted_whose_port_the_kernel_did_not_take(tmp_path, repaired):
+    """Any other port could send as him; he is admitted once the kernel has it, a repair between or not."""
+    rig = bridged_rig(tmp_path)
+    rig.host.found = [BRIDGE._replace(ports=(PA._replace(addresses=frozenset()), PB))]
+    rig.settled_with(policy(permit("api.example.com")))
+    rig.kernel.flush_bridge()
+    rig.kernel.no_bridges = True
+    rig.host.found = [BRIDGE]
+    rig.reconciler.look_for_ports()
+    rig.run_threads()
+    assert A4 not in rig.ledger.accounts
+    assert not [key for key in rig.kernel.elements("podsrc4") if key.key.endswith(A4)]
+    assert "between the ports of bridges" in rig.reconciler.trouble
+    rig.kernel.no_bridges = False
+    if repaired:
+        rig.reconciler.repair(deep=True)
+    rig.reconciler.retry()
+    rig.run_threads()
+    assert ("source4", ("veth1", A4)) in rig.kernel.between_ports
+    assert A4 in rig.ledger.accounts
+    assert not rig.reconciler.trouble
+
+
 def test_a_plan_makes_one_what_the_other_is():
     """Taken from what was, in any order; what goes is before what comes."""
     layout, bridged = TEXTS["bridge"]
