@@ -213,6 +213,28 @@ def test_reports_alone_are_heard_too_and_once(loop: _Loop) -> None:
     assert loop.reports.lookups == 3 * link.MAX_REPORTS_A_TURN
 
 
+def test_a_turn_that_fails_answers_nobody_and_the_next_one_comes(loop: _Loop) -> None:
+    """Its reports are heard all the same, or they would pile up as long as turns fail."""
+    peer = _Resolver(loop)
+    loop.until(lambda: len(peer.read()) == 2)
+    loop.until(lambda: not loop.hub._woken)
+    failures = [OSError("no room on the journal's disk")]
+
+    def fail_once(what: str) -> None:
+        if what == "granted" and failures:
+            raise failures.pop()
+
+    loop.told = fail_once
+    peer.peer.sendall(encode(LookupsRecorded(())) + encode(loop.rig.request("a.example.org", API)))
+    loop.until(lambda: loop.reports.lookups == 1)
+    assert not failures
+    assert not peer.answers()
+    again = _Resolver(loop)
+    again.peer.sendall(encode(loop.rig.request("a.example.org", API)))
+    loop.until(lambda: bool(again.answers()))
+    assert again.answers()[0].outcomes == ("realized",)
+
+
 def test_a_garbage_frame_closes_its_connection_alone(loop: _Loop) -> None:
     """The neighbour's requests are answered as before."""
     bad, good = _Resolver(loop), _Resolver(loop)
