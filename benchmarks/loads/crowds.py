@@ -34,12 +34,14 @@ MIB = 1 << 20
 
 
 @contextmanager
-def crowd(pods: int, *, delay_ms: float = 0, limits: Json | None = None) -> Iterator[tuple[Site, Node]]:
+def crowd(
+    pods: int, *, delay_ms: float = 0, limits: Json | None = None, upstream_core: int | None = None
+) -> Iterator[tuple[Site, Node]]:
     """Run a node with so many pods, all of which may ask for ``*.bench.com``."""
     with site(pods) as here:
         here.write_pods("load")
         here.write("load", policy("load", "load", [f"*.{ZONE}"]))
-        with here.upstream(delay_ms=delay_ms), here.nameward(limits=limits) as node:
+        with here.upstream(delay_ms=delay_ms, core=upstream_core), here.nameward(limits=limits) as node:
             _served(here)
             yield here, node
 

@@ -2,10 +2,11 @@
 
 Owns the loads. In each round the peak is found by a load that waits for its answers, then twice as much is
 offered by the same pods, which wait for nothing, while quiet pods ask ten times a second each. The node has
-the first core and who asks the last. What a question costs there is mostly the node's own kernel, its hooks
-and its socket, in the pod's processor time as on a real node; it is more than half of what an answer to a
-known name costs the node, so that one core cannot ask twice what another serves. For known names the node
-therefore shares its core with a process that never sleeps, as among busy pods: in the peak as in the flood.
+the first core, who asks and upstream the last. What a question costs there is mostly the node's own kernel,
+its hooks and its socket, in the pod's processor time as on a real node; it is more than half of what an
+answer to a known name costs the node, so that one core cannot ask twice what another serves. For known
+names the node therefore shares its core with a process that never sleeps, as among busy pods: in the peak
+as in the flood.
 Invariant: what was not offered so much has no verdict.
 """
 
@@ -86,7 +87,7 @@ def on_one_core(node: Node, *, is_shared: bool) -> Iterator[None]:
 
 def _rounds(*, fresh: bool) -> list[Round]:
     with (
-        crowd(QUIET.stop, limits=UNBOUNDED if fresh else None) as (_here, node),
+        crowd(QUIET.stop, limits=UNBOUNDED if fresh else None, upstream_core=LOAD_CORE) as (_here, node),
         on_one_core(node, is_shared=not fresh),
     ):
         return [_round(number, fresh=fresh) for number in range(-1, ROUNDS)][1:]

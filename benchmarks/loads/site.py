@@ -102,9 +102,10 @@ class Site:
         run("nft", "flush", "ruleset", netns=NODE)
 
     @contextmanager
-    def upstream(self, *, addresses: int = 1, delay_ms: float = 0) -> Iterator[None]:
-        """Answer every name under every zone, on the node's loopback, and count."""
+    def upstream(self, *, addresses: int = 1, delay_ms: float = 0, core: int | None = None) -> Iterator[None]:
+        """Answer every name under every zone, on the node's loopback, and count; ``core``: there alone."""
         argv = [
+            *([] if core is None else ["taskset", "-c", str(core)]),
             str(built("answering")),
             str(UPSTREAM_PORT),
             str(addresses),
