@@ -176,7 +176,10 @@ class Reconciler:
         else:
             self._later(snapshot, claimed, host, wanted, now)
         if refused:
-            self.trouble = f"the kernel refused {refused} addresses between the ports of bridges"
+            self.trouble = (
+                f"{refused} addresses are not admitted: the kernel refused them between the ports of bridges"
+                " (kernel.refused in the log says why); tried again"
+            )
         self._bring_bridges(claimed, host)
 
     def _later(

@@ -53,6 +53,8 @@ def _round(number: int, *, fresh: bool) -> Round:
     name = f"m%u.{ZONE}" if fresh else f"h%u.{ZONE}"
     load_of: dict[str, Any] = {"pods": FLOODERS, "name": name, "core": LOAD_CORE}
     peak = asked(seconds=SECONDS, window=WINDOW, names=names(0), **load_of).served
+    if not peak:
+        raise RuntimeError("the load that waits for answers was served nothing")
     flood = asking(seconds=SECONDS + 1, rate=TIMES * peak, names=names(1), **load_of)
     quiet = asking(seconds=SECONDS, rate=QUIET_RATE, pods=QUIET, names=KNOWN, nice=-10, core=LOAD_CORE).done()
     load = flood.done()
